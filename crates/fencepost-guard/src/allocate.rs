@@ -1,0 +1,367 @@
+//! Allocation: where a block goes, and what is written around it.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use fencepost_record::{FRAMES_MAX, Unguarded};
+use fencepost_sys::{Platform, Range};
+
+use crate::engine::Engine;
+use crate::geometry::{House, SMALL_PAGES, Side};
+use crate::limits::{HELD_STEP, LIVE_STEP};
+use crate::options::{Mode, Options, Place};
+use crate::runtime::{Guard, Setup};
+use crate::slot::{Act, Slot};
+use crate::threads::{Counters, ThreadState};
+
+/// Guarded blocks of a thread after which it looks whether the handlers are still in force: often at first, because
+/// programs install their own near their start, then rarely, because asking costs a system call a signal.
+const CHECK_OFTEN: u64 = 1000;
+const CHECK_RARELY: u32 = 64;
+
+/// What became of an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// A guarded block (or memory of the reporter's own).
+    Here(NonNull<u8>),
+    /// The inner allocator is to serve it.
+    Inner,
+    /// It is to fail, because `fail_at` or `fail_rate` says so, or because the reporter's memory is used up.
+    Fail,
+}
+
+impl<P: Platform> Guard<P> {
+    /// Allocates a guarded block, or says who else is to serve it. `anchor` is an address in the caller's stack
+    /// frame: younger frames are left out of the allocation's stack.
+    #[inline]
+    pub fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> Placed {
+        let Some(setup) = self.ready() else { return self.not_ready() };
+        let Some(state) = self.thread(setup) else {
+            self.count_unguarded(None, Unguarded::Reentrant);
+            return Placed::Inner;
+        };
+        if state.reporting.load(Ordering::Relaxed) != 0 {
+            return match self.arena.allocate(&self.platform, layout) {
+                Some(block) => Placed::Here(block),
+                None => Placed::Fail,
+            };
+        }
+        if state.depth.load(Ordering::Relaxed) != 0 {
+            state.counters.not_guarded(Unguarded::Reentrant);
+            return Placed::Inner;
+        }
+        state.depth.store(1, Ordering::Relaxed);
+        // A signal handler of the program that interrupts us must see the depth.
+        compiler_fence(Ordering::SeqCst);
+        let placed = self.allocate_on(setup, state, layout, zeroed, anchor);
+        compiler_fence(Ordering::SeqCst);
+        state.depth.store(0, Ordering::Relaxed);
+        placed
+    }
+
+    #[cold]
+    fn not_ready(&self) -> Placed {
+        if !self.is_off() {
+            self.count_unguarded(None, Unguarded::Reentrant);
+        }
+        Placed::Inner
+    }
+
+    /// Notes that the inner allocator gave a block out (or, with `false`, took one back).
+    #[inline]
+    pub fn inner_block(&self, born: bool) {
+        if self.is_off() {
+            return;
+        }
+        let by = if born { 1 } else { u64::MAX };
+        match self.thread_if_known() {
+            Some(state) => Counters::bump(&state.counters.inner_live, by),
+            None => {
+                self.threads.shared.inner_live.fetch_add(by, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn allocate_on(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        layout: Layout,
+        zeroed: bool,
+        anchor: usize,
+    ) -> Placed {
+        self.look_after_handlers(state);
+        if self.is_to_fail(setup) {
+            return Placed::Fail;
+        }
+        match self.try_guard(setup, state, layout, zeroed, anchor) {
+            Ok(block) => {
+                Counters::bump(&state.counters.guarded, 1);
+                Placed::Here(block)
+            }
+            Err(why) => {
+                state.counters.not_guarded(why);
+                Placed::Inner
+            }
+        }
+    }
+
+    fn try_guard(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        layout: Layout,
+        zeroed: bool,
+        anchor: usize,
+    ) -> Result<NonNull<u8>, Unguarded> {
+        self.is_wanted(&setup.options, state, layout)?;
+        let house = setup.geometry().house(layout.size(), layout.align()).ok_or(Unguarded::AddressSpace)?;
+        let held = match house {
+            House::Small(pages) => pages.wrapping_mul(setup.geometry().page()) as u64,
+            // Its pages come as the program touches them, as they would without us: only the edges are ours.
+            House::Large(_) => setup.geometry().page() as u64,
+        };
+        let tables = self.heap.overhead.load(Ordering::Relaxed).saturating_add(self.depot.held_bytes());
+        self.limits.allow(&setup.bounds, tables, held, state.next_random())?;
+        let act = self.act(setup, anchor);
+        let side = side_of(setup, &act);
+        let (block, slot, data) = match house {
+            House::Small(pages) => self.place_small(setup, state, pages, layout, side)?,
+            House::Large(spans) => self.place_large(setup, spans, layout, side)?,
+        };
+        // SAFETY: the pages were opened just now for this block alone.
+        unsafe {
+            lay_patterns(setup, block, layout.size(), data, !zeroed && matches!(house, House::Small(_)))
+        };
+        self.limits.take_mappings(setup.engine().mappings_per_block());
+        self.count_held(state, held, 1);
+        slot.birth(block, layout.size(), layout.align(), act);
+        NonNull::new(block as *mut u8).ok_or(Unguarded::Disabled)
+    }
+
+    fn is_wanted(&self, options: &Options, state: &ThreadState, layout: Layout) -> Result<(), Unguarded> {
+        if self.is_disabled() {
+            return Err(Unguarded::Disabled);
+        }
+        let (size, align) = (layout.size() as u64, layout.align() as u64);
+        let chosen = (options.only_size.is_empty() || options.only_size.contains(size))
+            && (options.only_align.is_empty() || options.only_align.contains(align))
+            && !options.skip_size.contains(size)
+            && !options.skip_align.contains(align);
+        if !chosen {
+            return Err(Unguarded::Filter);
+        }
+        if options.mode != Mode::Sample || options.sample_rate <= 1 {
+            return Ok(());
+        }
+        let left = state.countdown.load(Ordering::Relaxed);
+        if left == 0 {
+            // The gap is uniform between 1 and twice the rate, so that no rhythm of the program is missed for good.
+            let span = u64::from(options.sample_rate).saturating_mul(2).saturating_sub(1).max(1);
+            let gap = state.next_random().checked_rem(span).unwrap_or(0);
+            state.countdown.store(u32::try_from(gap).unwrap_or(u32::MAX), Ordering::Relaxed);
+            return Ok(());
+        }
+        state.countdown.store(left.wrapping_sub(1), Ordering::Relaxed);
+        Err(Unguarded::Sample)
+    }
+
+    /// Whether this allocation is one that `fail_at` or `fail_rate` makes fail.
+    fn is_to_fail(&self, setup: &Setup) -> bool {
+        let options = &setup.options;
+        if options.fail_at == 0 && options.fail_rate == 0 {
+            return false;
+        }
+        let number = self.countdown.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if options.fail_at == number {
+            return true;
+        }
+        let seed = if options.fail_seed == 0 { setup.seed } else { options.fail_seed };
+        crate::pattern::mix(seed ^ number).checked_rem(u64::from(options.fail_rate)) == Some(0)
+    }
+
+    fn place_small(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        pages: usize,
+        layout: Layout,
+        side: Side,
+    ) -> Result<(usize, &'static Slot, Range), Unguarded> {
+        let (index, number) = self.take_slot(setup, state, pages)?;
+        let geometry = setup.geometry();
+        let within = geometry.slot_data(pages, number);
+        let data =
+            Range { start: self.heap.run_range(index, 1).start.wrapping_add(within.start), len: within.len };
+        let slot = self.heap.slot(index, number).ok_or(Unguarded::Disabled)?;
+        Ok((geometry.place(data, layout.size(), layout.align(), side), slot, data))
+    }
+
+    /// The next slot of this thread's span of that kind, opened.
+    fn take_slot(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        pages: usize,
+    ) -> Result<(usize, usize), Unguarded> {
+        let word = state.spans.get(pages).ok_or(Unguarded::Disabled)?;
+        let index = match (word.load(Ordering::Relaxed) as usize).checked_sub(1) {
+            Some(index) => index,
+            None => {
+                let index = self.heap.take_small(&self.platform, &setup.heap, pages)?;
+                word.store(u32::try_from(index.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
+                index
+            }
+        };
+        let span = self.heap.span(index).ok_or(Unguarded::Disabled)?;
+        let used = span.used.load(Ordering::Relaxed);
+        if used == span.ready.load(Ordering::Relaxed) {
+            self.open_batch(setup, state, index, pages)?;
+        }
+        span.used.store(used.wrapping_add(1), Ordering::Relaxed);
+        if used.wrapping_add(1) as usize >= setup.geometry().slots_per_span(pages) {
+            word.store(0, Ordering::Relaxed);
+        }
+        Ok((index, used as usize))
+    }
+
+    /// Opens the next slots of a span: one at first, twice as many each time, up to what the engine does well.
+    fn open_batch(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        index: usize,
+        pages: usize,
+    ) -> Result<(), Unguarded> {
+        const BATCH: usize = SMALL_PAGES;
+        let geometry = setup.geometry();
+        let span = self.heap.span(index).ok_or(Unguarded::Disabled)?;
+        let batch = state.batches.get(pages).ok_or(Unguarded::Disabled)?;
+        let used = span.used.load(Ordering::Relaxed) as usize;
+        let most = setup.engine().batch_max().checked_div(pages).unwrap_or(1).clamp(1, BATCH);
+        let wanted = (batch.load(Ordering::Relaxed) as usize).saturating_mul(2).clamp(1, most);
+        let count = wanted.min(geometry.slots_per_span(pages).saturating_sub(used));
+        let start = self.heap.run_range(index, 1).start;
+        let mut ranges = [Range::default(); BATCH];
+        for (offset, range) in ranges.iter_mut().take(count).enumerate() {
+            let data = geometry.slot_data(pages, used.wrapping_add(offset));
+            *range = Range { start: start.wrapping_add(data.start), len: data.len };
+        }
+        // SAFETY: these slots of our own span are closed, and `used` says that nobody has them yet.
+        let opened = unsafe { setup.engine().open(&self.platform, ranges.get(..count).unwrap_or(&[])) };
+        opened.map_err(|_| Unguarded::Kernel)?;
+        batch.store(u32::try_from(wanted).unwrap_or(1), Ordering::Relaxed);
+        span.ready.store(u32::try_from(used.wrapping_add(count)).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn place_large(
+        &self,
+        setup: &Setup,
+        spans: usize,
+        layout: Layout,
+        side: Side,
+    ) -> Result<(usize, &'static Slot, Range), Unguarded> {
+        let geometry = setup.geometry();
+        let index = self.heap.take_large(&self.platform, &setup.heap, spans)?;
+        let run = self.heap.run_range(index, spans);
+        let block = geometry.place(geometry.large_room(run), layout.size(), layout.align(), side);
+        let data = geometry.pages_of(block, layout.size());
+        // SAFETY: the run was taken just now and holds no block; `data` lies within it by `Geometry::house`.
+        match unsafe { setup.engine().prepare_large(&self.platform, run, data) } {
+            Ok(closed) => self.heap.note(closed),
+            Err(_) => {
+                self.heap.bury(&self.platform, &setup.heap, index);
+                return Err(Unguarded::Kernel);
+            }
+        }
+        let slot = self.heap.slot(index, 0).ok_or(Unguarded::Disabled)?;
+        Ok((block, slot, data))
+    }
+
+    /// Who does what now: this thread, its stack, the time.
+    pub(crate) fn act(&self, setup: &Setup, anchor: usize) -> Act {
+        let mut frames = [0u64; FRAMES_MAX];
+        let depth = usize::from(setup.options.stack_depth).min(FRAMES_MAX);
+        let kept = match frames.get_mut(..depth) {
+            Some(room) if depth != 0 => (self.hooks.capture)(anchor, room).min(depth),
+            _ => 0,
+        };
+        let trace = self.depot.keep(&self.platform, frames.get(..kept).unwrap_or(&[]));
+        let thread = self.thread_if_known().map_or(0, |state| state.number.load(Ordering::Relaxed));
+        Act { trace, thread, ms: self.now(setup) }
+    }
+
+    /// Adds to what this thread holds, and now and then to what all hold.
+    pub(crate) fn count_held(&self, state: &ThreadState, held: u64, blocks: u64) {
+        Counters::bump(&state.held_delta, held);
+        Counters::bump(&state.live_delta, blocks);
+        let delta = state.held_delta.load(Ordering::Relaxed);
+        if delta.cast_signed().unsigned_abs() >= HELD_STEP {
+            self.limits.add_held(state.held_delta.swap(0, Ordering::Relaxed));
+        }
+        let delta = state.live_delta.load(Ordering::Relaxed);
+        if delta.cast_signed().unsigned_abs() >= LIVE_STEP {
+            self.limits.add_live(state.live_delta.swap(0, Ordering::Relaxed));
+        }
+    }
+
+    /// Steps in front again when somebody has put a handler in our place.
+    fn look_after_handlers(&self, state: &ThreadState) {
+        let left = state.until_check.load(Ordering::Relaxed);
+        if left != 0 {
+            state.until_check.store(left.wrapping_sub(1), Ordering::Relaxed);
+            return;
+        }
+        if state.counters.guarded.load(Ordering::Relaxed) > CHECK_OFTEN {
+            state.until_check.store(CHECK_RARELY, Ordering::Relaxed);
+        }
+        if self.platform.is_installed() {
+            return;
+        }
+        if self.platform.install(self.hooks.on_fault).is_err() {
+            self.disable("the fault handler could not be installed again");
+        }
+    }
+}
+
+/// Which end of a block sits on the guard page.
+fn side_of(setup: &Setup, act: &Act) -> Side {
+    match setup.options.place {
+        Place::Right => Side::Right,
+        Place::Left => Side::Left,
+        Place::Alternate if crate::pattern::mix(setup.seed ^ u64::from(act.trace)) & 1 == 0 => Side::Right,
+        Place::Alternate => Side::Left,
+    }
+}
+
+/// Writes the redzone around a block, and the fill into it if it is wanted.
+///
+/// # Safety
+/// `data` must be opened pages that belong to the block at `block` alone.
+unsafe fn lay_patterns(setup: &Setup, block: usize, size: usize, data: Range, fill: bool) {
+    if !setup.options.fill || data.len == 0 {
+        return;
+    }
+    let [before, after] = redzones(block, size, data);
+    // SAFETY: all three parts lie within `data`, which is the block's alone, and no byte of it is in use yet.
+    unsafe {
+        setup.patterns.lay_redzone(before);
+        setup.patterns.lay_redzone(after);
+        if fill {
+            setup.patterns.lay_fill(Range { start: block, len: size });
+        }
+    }
+}
+
+/// The redzones of a block: before it and after it.
+pub(crate) fn redzones(block: usize, size: usize, data: Range) -> [Range; 2] {
+    let end = block.wrapping_add(size);
+    [
+        Range { start: data.start, len: block.wrapping_sub(data.start) },
+        Range { start: end, len: data.end().wrapping_sub(end) },
+    ]
+}
+
+const _: () = assert!(Engine::Marker.batch_max() <= SMALL_PAGES, "a batch fits the array of ranges");

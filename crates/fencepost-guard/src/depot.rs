@@ -1,0 +1,204 @@
+//! The stack depot: every distinct stack is kept once and named by a 32-bit number.
+//!
+//! A hash table of chains over an arena that only grows. Readers and writers take no lock: an entry is written in
+//! full before the compare-and-swap that puts it at the head of its chain (Release), and never changes after, so
+//! whoever reaches it by the head (Acquire) sees it whole. Two threads that add the same stack at once may both
+//! keep it: one stack then has two numbers, which costs a few bytes and changes no report. Scudo's depot is the
+//! model for the chains; unlike it, nothing here is ever overwritten, so a number never names another stack.
+
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use fencepost_record::Trace;
+use fencepost_sys::{Memory, Threads, VmResult};
+
+use crate::lock::Lock;
+use crate::region::Region;
+
+/// Heads of chains; a power of two.
+const BUCKETS: usize = 1 << 16;
+/// Bytes of address space for entries; past it stacks are not kept, and counted as lost.
+const ROOM: usize = 1 << 30;
+/// The unit of a stack's number, in bytes.
+const UNIT: usize = 8;
+
+/// What an entry starts with; the frames follow.
+#[repr(C)]
+struct Entry {
+    next: AtomicU32,
+    hash: AtomicU32,
+    len: AtomicU32,
+    spare: AtomicU32,
+}
+
+/// The depot.
+pub(crate) struct Depot {
+    heads: Region,
+    entries: Region,
+    used: AtomicUsize,
+    lost: AtomicUsize,
+    growing: Lock,
+}
+
+impl Depot {
+    pub(crate) const fn new() -> Self {
+        Depot {
+            heads: Region::new(),
+            entries: Region::new(),
+            used: AtomicUsize::new(UNIT), // number 0 means "no stack"
+            lost: AtomicUsize::new(0),
+            growing: Lock::new(),
+        }
+    }
+
+    pub(crate) fn start<M: Memory>(&self, memory: &M) -> VmResult {
+        self.heads.reserve(memory, BUCKETS.wrapping_mul(size_of::<AtomicU32>()))?;
+        self.heads.ensure(memory, BUCKETS.wrapping_mul(size_of::<AtomicU32>()))?;
+        self.entries.reserve(memory, ROOM)
+    }
+
+    pub(crate) fn release<M: Memory>(&self, memory: &M) {
+        self.heads.release(memory);
+        self.entries.release(memory);
+    }
+
+    /// Stacks that could not be kept.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed) as u64
+    }
+
+    /// Bytes that the kept stacks take.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.used.load(Ordering::Relaxed) as u64
+    }
+
+    /// After a fork, on both sides.
+    pub(crate) fn after_fork<P: Threads>(&self, platform: &P) {
+        self.growing.release(platform);
+    }
+
+    /// Before a fork: nobody is growing the depot.
+    pub(crate) fn before_fork<P: Threads>(&self, platform: &P) {
+        self.growing.acquire(platform);
+    }
+
+    /// Keeps a stack and gives its number; 0 when it is empty or there is no room.
+    pub(crate) fn keep<P: Memory + Threads>(&self, platform: &P, frames: &[u64]) -> u32 {
+        if frames.is_empty() {
+            return 0;
+        }
+        let hash = hash(frames);
+        // SAFETY: the region holds a table of atomics only, valid when zeroed.
+        let head = unsafe { self.heads.get::<AtomicU32>(hash as usize & BUCKETS.wrapping_sub(1)) };
+        let Some(head) = head else { return 0 };
+        let first = head.load(Ordering::Acquire);
+        if let Some(number) = self.find(first, hash, frames) {
+            return number;
+        }
+        match self.add(platform, head, hash, frames) {
+            Some(number) => number,
+            None => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                0
+            }
+        }
+    }
+
+    /// Appends a kept stack's frames to a trace.
+    pub(crate) fn load(&self, number: u32, into: &mut Trace) {
+        let Some(entry) = self.entry(number) else { return };
+        let len = entry.len.load(Ordering::Relaxed) as usize;
+        for index in 0..len {
+            let Some(frame) = self.frame(number, index) else { return };
+            if !into.push(frame) {
+                return;
+            }
+        }
+    }
+
+    fn find(&self, mut number: u32, hash: u32, frames: &[u64]) -> Option<u32> {
+        while let Some(entry) = self.entry(number) {
+            if entry.hash.load(Ordering::Relaxed) == hash
+                && entry.len.load(Ordering::Relaxed) as usize == frames.len()
+                && frames.iter().enumerate().all(|(index, frame)| self.frame(number, index) == Some(*frame))
+            {
+                return Some(number);
+            }
+            number = entry.next.load(Ordering::Relaxed);
+        }
+        None
+    }
+
+    fn add<P: Memory + Threads>(
+        &self,
+        platform: &P,
+        head: &AtomicU32,
+        hash: u32,
+        frames: &[u64],
+    ) -> Option<u32> {
+        let bytes = size_of::<Entry>().checked_add(frames.len().checked_mul(UNIT)?)?;
+        let offset = self.used.fetch_add(bytes, Ordering::Relaxed);
+        let end = offset.checked_add(bytes)?;
+        if end > ROOM {
+            self.used.store(ROOM, Ordering::Relaxed);
+            return None;
+        }
+        if end > self.entries.committed() {
+            let held = self.growing.hold(platform);
+            let grown = self.entries.ensure(platform, end);
+            drop(held);
+            grown.ok()?;
+        }
+        let number = u32::try_from(offset / UNIT).ok()?;
+        let entry = self.entry(number)?;
+        entry.hash.store(hash, Ordering::Relaxed);
+        entry.len.store(u32::try_from(frames.len()).ok()?, Ordering::Relaxed);
+        for (index, frame) in frames.iter().enumerate() {
+            self.frame_place(number, index)?.store(*frame as usize, Ordering::Relaxed);
+        }
+        let mut next = head.load(Ordering::Relaxed);
+        loop {
+            entry.next.store(next, Ordering::Relaxed);
+            match head.compare_exchange_weak(next, number, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return Some(number),
+                Err(now) => next = now,
+            }
+        }
+    }
+
+    fn entry(&self, number: u32) -> Option<&'static Entry> {
+        if number == 0 {
+            return None;
+        }
+        // An entry is two units of 8 bytes followed by frames of 8 bytes: index it by half its size.
+        let index = number as usize;
+        // SAFETY: the region holds words that are all atomics, valid when zeroed; the last word of the entry is
+        // checked to be committed, and `Entry` is made of atomics with an alignment that the unit satisfies.
+        let last = unsafe { self.entries.get::<AtomicUsize>(index.checked_add(1)?) };
+        last?;
+        // SAFETY: as above.
+        let first = unsafe { self.entries.get::<AtomicUsize>(index) }?;
+        // SAFETY: `first` and the word after it are committed memory of this region, alive as long as the process.
+        Some(unsafe { &*core::ptr::from_ref(first).cast::<Entry>() })
+    }
+
+    fn frame_place(&self, number: u32, index: usize) -> Option<&'static AtomicUsize> {
+        let word = (number as usize).checked_add(2)?.checked_add(index)?;
+        // SAFETY: the region holds words that are all atomics, valid when zeroed.
+        unsafe { self.entries.get::<AtomicUsize>(word) }
+    }
+
+    fn frame(&self, number: u32, index: usize) -> Option<u64> {
+        self.frame_place(number, index).map(|place| place.load(Ordering::Relaxed) as u64)
+    }
+}
+
+const _: () = assert!(size_of::<Entry>() == 2 * UNIT && size_of::<usize>() == UNIT, "64-bit systems only");
+
+fn hash(frames: &[u64]) -> u32 {
+    let mut hash = 0x51_7c_c1_b7u64;
+    for frame in frames {
+        hash = (hash ^ frame).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+    let hash = crate::pattern::mix(hash);
+    (hash >> 32) as u32 ^ hash as u32
+}

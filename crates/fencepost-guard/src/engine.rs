@@ -1,0 +1,216 @@
+//! Engines: how a page is made inaccessible. One seam, so that another way joins by adding a case here.
+//!
+//! Both engines keep the heap in one reservation whose opened part grows from its start.
+//!
+//! - *marker*: the opened part is one readable and writable mapping; guards are markers in the page table, which
+//!   cost no mapping. A block is freed by putting markers over it. A dead span becomes an inaccessible mapping only
+//!   where that is cheap ([`crate::heap`] decides), which gives its page table back.
+//! - *mprotect*: everything is inaccessible until a block opens its pages, which costs two mappings a live block.
+
+use fencepost_sys::{Memory, Protection, Range, VmError, VmResult};
+
+/// How pages are made inaccessible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    /// Markers in the page table.
+    Marker,
+    /// Pages without permissions.
+    Mprotect,
+}
+
+/// What closing a range took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// The engine's own way.
+    AsMeant,
+    /// The next engine's way, because the kernel refused ours for this memory.
+    Fallback,
+}
+
+impl Engine {
+    /// The name in options, summaries and reports.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Engine::Marker => "marker",
+            Engine::Mprotect => "mprotect",
+        }
+    }
+
+    /// Mappings that one live block costs.
+    pub(crate) const fn mappings_per_block(self) -> usize {
+        match self {
+            Engine::Marker => 0,
+            Engine::Mprotect => 2,
+        }
+    }
+
+    /// How many small slots are opened at once. One where each opened slot costs mappings.
+    pub(crate) const fn batch_max(self) -> usize {
+        match self {
+            Engine::Marker => 16,
+            Engine::Mprotect => 1,
+        }
+    }
+
+    /// Opens the next part of the reservation for this engine's use.
+    ///
+    /// # Safety
+    /// `range` must be the untouched next part of the heap's own reservation.
+    pub(crate) unsafe fn extend<M: Memory>(self, memory: &M, range: Range) -> VmResult {
+        match self {
+            Engine::Marker => {
+                // SAFETY: the caller gives a part of its own reservation.
+                unsafe { memory.commit(range) }
+            }
+            Engine::Mprotect => Ok(()),
+        }
+    }
+
+    /// Closes a fresh span, so that its slots can be opened one by one.
+    ///
+    /// # Safety
+    /// `span` must be a span of the heap that holds no block.
+    pub(crate) unsafe fn prepare_span<M: Memory>(self, memory: &M, span: Range) -> VmResult<Closed> {
+        match self {
+            // SAFETY: the span holds no block, so nothing is lost.
+            Engine::Marker => unsafe { close_by_marker(memory, span) },
+            Engine::Mprotect => Ok(Closed::AsMeant),
+        }
+    }
+
+    /// Opens the data pages of slots; they are zero.
+    ///
+    /// # Safety
+    /// Every range must be closed pages of one prepared span that nobody uses yet.
+    pub(crate) unsafe fn open<M: Memory>(self, memory: &M, ranges: &[Range]) -> VmResult {
+        match self {
+            // SAFETY: the caller owns the ranges.
+            Engine::Marker => match unsafe { memory.guard_remove_each(ranges) } {
+                // The span was closed by the fallback, or the memory has been locked since.
+                Err(VmError::Unsupported) => open_by_protection(memory, ranges),
+                result => result,
+            },
+            Engine::Mprotect => open_by_protection(memory, ranges),
+        }
+    }
+
+    /// Opens `data` within a fresh run and leaves the rest of the run closed. Pages come at first use.
+    ///
+    /// # Safety
+    /// `run` must be a run of fresh spans that holds no block, and `data` whole pages within it.
+    pub(crate) unsafe fn prepare_large<M: Memory>(
+        self,
+        memory: &M,
+        run: Range,
+        data: Range,
+    ) -> VmResult<Closed> {
+        match self {
+            Engine::Marker => {
+                let before = Range { start: run.start, len: data.start.wrapping_sub(run.start) };
+                let after = Range { start: data.end(), len: run.end().wrapping_sub(data.end()) };
+                // SAFETY: both are parts of a run that holds no block.
+                unsafe {
+                    let first = close_by_marker(memory, before)?;
+                    let second = close_by_marker(memory, after)?;
+                    Ok(if first == Closed::AsMeant { second } else { first })
+                }
+            }
+            Engine::Mprotect => {
+                open_by_protection(memory, &[data])?;
+                Ok(Closed::AsMeant)
+            }
+        }
+    }
+
+    /// Drops the content of a block's pages and makes them trap.
+    ///
+    /// # Safety
+    /// `range` must be the data pages of a block that is being freed.
+    pub(crate) unsafe fn close<M: Memory>(self, memory: &M, range: Range) -> VmResult<Closed> {
+        match self {
+            // SAFETY: the block is being freed: its content may be lost.
+            Engine::Marker => unsafe { close_by_marker(memory, range) },
+            Engine::Mprotect => {
+                // SAFETY: as above.
+                unsafe { memory.decommit(range) }?;
+                Ok(Closed::AsMeant)
+            }
+        }
+    }
+
+    /// Replaces a run of dead spans by one inaccessible mapping, which frees its page table.
+    ///
+    /// # Safety
+    /// `run` must hold no block and no data that anybody uses.
+    pub(crate) unsafe fn retire<M: Memory>(self, memory: &M, run: Range) -> VmResult {
+        match self {
+            // SAFETY: the run is dead.
+            Engine::Marker => unsafe { memory.decommit(run) },
+            // Every page of it is in that state already.
+            Engine::Mprotect => Ok(()),
+        }
+    }
+
+    /// Makes a run of dead spans fresh again.
+    ///
+    /// # Safety
+    /// `run` must be dead, and nobody may rely on its trapping any more.
+    pub(crate) unsafe fn reuse<M: Memory>(self, memory: &M, run: Range, retired: bool) -> VmResult {
+        match (self, retired) {
+            (Engine::Marker, true) => {
+                // SAFETY: the caller owns the run.
+                unsafe { memory.commit(run) }?;
+                // SAFETY: as above. The same advice as for the rest of the heap, so that the mappings merge again.
+                let advised = unsafe { memory.no_huge_pages(run) };
+                // Without it only memory use differs.
+                let _ = advised;
+                Ok(())
+            }
+            // SAFETY: the caller owns the run.
+            (Engine::Marker, false) => unsafe { memory.guard_remove(run) },
+            (Engine::Mprotect, _) => Ok(()),
+        }
+    }
+
+    /// Opens pages for good, so that a program that goes on after a report can use them.
+    ///
+    /// # Safety
+    /// `pages` must be whole pages of the heap.
+    pub(crate) unsafe fn give_up<M: Memory>(self, memory: &M, pages: Range) -> VmResult {
+        if self == Engine::Marker {
+            // SAFETY: the caller names pages of the heap. In a retired span there is no marker to remove.
+            let removed = unsafe { memory.guard_remove(pages) };
+            // Where that fails, the change of protection below decides.
+            let _ = removed;
+        }
+        // SAFETY: as above.
+        unsafe { memory.protect(pages, Protection::ReadWrite) }
+    }
+}
+
+/// Closes by markers, and where the kernel refuses them for this memory (locked pages), by a mapping of its own.
+///
+/// # Safety
+/// The content of `range` must be the caller's to lose.
+unsafe fn close_by_marker<M: Memory>(memory: &M, range: Range) -> VmResult<Closed> {
+    if range.len == 0 {
+        return Ok(Closed::AsMeant);
+    }
+    // SAFETY: passed on to the caller.
+    match unsafe { memory.guard_install(range) } {
+        Ok(()) => Ok(Closed::AsMeant),
+        Err(_) => {
+            // SAFETY: passed on to the caller.
+            unsafe { memory.decommit(range) }?;
+            Ok(Closed::Fallback)
+        }
+    }
+}
+
+fn open_by_protection<M: Memory>(memory: &M, ranges: &[Range]) -> VmResult {
+    for range in ranges.iter().filter(|range| range.len != 0) {
+        // SAFETY: the callers of this module's `open` and `prepare_large` own the ranges.
+        unsafe { memory.protect(*range, Protection::ReadWrite) }?;
+    }
+    Ok(())
+}

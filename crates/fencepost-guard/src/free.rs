@@ -1,0 +1,367 @@
+//! Freeing: whose block it is, whether the free is right, and how its memory becomes dead.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use fencepost_record::{AccessType, Confidence, ErrorKind, Note, Notes, Where};
+use fencepost_sys::{Platform, Range};
+
+use crate::allocate::redzones;
+use crate::diagnose::Beside;
+use crate::geometry::{Place, align_down};
+use crate::heap::Found;
+use crate::options::Mode;
+use crate::report::{Case, Frames};
+use crate::runtime::{Guard, Setup};
+use crate::slot::{Act, Slot, SlotState, SlotView};
+use crate::threads::{Counters, ThreadState};
+
+/// Addresses below this are no block's: null pointers with an offset.
+const LOWEST: usize = 64 << 10;
+
+/// Whose block was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freed {
+    /// Ours: it is done.
+    Here,
+    /// The inner allocator's: it is to free it.
+    Inner,
+    /// Nobody's: it was reported, and nothing is to be done.
+    Nobody,
+}
+
+/// A block that a free names, found and not yet checked.
+struct Named {
+    slot: &'static Slot,
+    view: SlotView,
+    /// Head of the run, and data pages a slot; 0 for a large block.
+    index: usize,
+    pages: usize,
+    number: usize,
+}
+
+impl<P: Platform> Guard<P> {
+    /// Frees a block, or says who is to do it. `how` is the program's call: free or realloc. `anchor` is as for
+    /// [`Guard::allocate`].
+    #[inline]
+    pub fn free(&self, block: NonNull<u8>, layout: Layout, how: AccessType, anchor: usize) -> Freed {
+        let Some(setup) = self.ready() else { return Freed::Inner };
+        let address = block.as_ptr() as usize;
+        if self.arena.owns(address) {
+            // SAFETY: the arena gave this block out, and the caller frees it with the layout it asked for.
+            unsafe { self.arena.free(&self.platform, block, layout) };
+            return Freed::Here;
+        }
+        let ours = self.heap.addresses().contains(address);
+        if !ours && self.may_be_inner(setup, address) {
+            return Freed::Inner;
+        }
+        let state = self.thread(setup);
+        let depth = state.map_or(0, |state| state.depth.load(Ordering::Relaxed));
+        if let Some(state) = state {
+            state.depth.store(depth.wrapping_add(1), Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+        }
+        let freed = if ours {
+            self.free_ours(setup, state, depth != 0, address, layout, how, anchor);
+            Freed::Here
+        } else {
+            self.report_foreign(setup, address, how, anchor);
+            Freed::Nobody
+        };
+        if let Some(state) = state {
+            compiler_fence(Ordering::SeqCst);
+            state.depth.store(depth, Ordering::Relaxed);
+        }
+        freed
+    }
+
+    /// Checks a block that is about to be resized, and reports what is wrong with it.
+    pub fn check_resize(&self, block: NonNull<u8>, layout: Layout, anchor: usize) -> Resize {
+        let Some(setup) = self.ready() else { return Resize::Inner };
+        let address = block.as_ptr() as usize;
+        if !self.heap.addresses().contains(address) {
+            if self.arena.owns(address) {
+                return Resize::Move(layout);
+            }
+            if self.may_be_inner(setup, address) {
+                return Resize::Inner;
+            }
+            self.report_foreign(setup, address, AccessType::Realloc, anchor);
+            return Resize::Refuse;
+        }
+        let frames = Frames::Here(anchor);
+        match self.named(setup, address) {
+            Ok(named) => {
+                self.compare_layout(setup, &named, layout, AccessType::Realloc, &frames);
+                // Its true layout, whatever the caller believes it to be.
+                Layout::from_size_align(named.view.size, named.view.align)
+                    .map_or(Resize::Refuse, Resize::Move)
+            }
+            Err(case) => {
+                self.report(setup, &case.how(AccessType::Realloc, address), &frames);
+                Resize::Refuse
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call's facts, each of another type")]
+    fn free_ours(
+        &self,
+        setup: &Setup,
+        state: Option<&ThreadState>,
+        nested: bool,
+        address: usize,
+        layout: Layout,
+        how: AccessType,
+        anchor: usize,
+    ) {
+        let act = self.act(setup, anchor);
+        let frames = Frames::Here(anchor);
+        let named = match self.named(setup, address) {
+            Ok(named) => named,
+            Err(case) => return self.report(setup, &case.how(how, address), &frames),
+        };
+        self.compare_layout(setup, &named, layout, how, &frames);
+        if named.slot.seals.load(Ordering::Acquire) != 0 {
+            let mut case = Case::of(ErrorKind::SealViolation, how, address);
+            case.block = Some(Beside::of(named.view, address));
+            case.seal = self.seals.find(address);
+            case.notes.add(Note::FreedWhileSealed);
+            self.report(setup, &case, &frames);
+            self.end_seals_of(named.slot);
+        }
+        if !named.slot.begin_free() {
+            // Somebody else freed it between our look at it and now.
+            let mut case = Case::of(ErrorKind::DoubleFree, how, address);
+            case.block = Some(Beside::of(named.slot.view(), address));
+            case.notes.add(Note::FreeRace);
+            return self.report(setup, &case, &frames);
+        }
+        self.bury_block(setup, state, nested, &named, act, how, &frames);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one free's facts, each of another type")]
+    /// Checks the redzones of a block that is ours to free, closes its pages and counts it dead.
+    fn bury_block(
+        &self,
+        setup: &Setup,
+        state: Option<&ThreadState>,
+        nested: bool,
+        named: &Named,
+        act: Act,
+        how: AccessType,
+        frames: &Frames<'_>,
+    ) {
+        let data = self.data_of(setup, named);
+        if let Some(case) = self.damage(setup, &named.view, data, how) {
+            self.report(setup, &case, frames);
+        }
+        named.slot.note_free(act);
+        // SAFETY: the block is being freed, and winning `begin_free` made its pages ours.
+        match unsafe { setup.engine().close(&self.platform, data) } {
+            Ok(closed) => self.heap.note(closed),
+            // The memory stays open: an access to it goes unseen, and the summary counts it.
+            Err(_) => {
+                self.heap.fallbacks.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        named.slot.end_free();
+        self.limits.give_mappings(setup.engine().mappings_per_block());
+        let page = setup.geometry().page();
+        let held = if named.pages == 0 { page } else { named.pages.wrapping_mul(page) } as u64;
+        match state {
+            Some(state) => {
+                Counters::bump(&state.counters.freed, 1);
+                self.count_held(state, 0u64.wrapping_sub(held), u64::MAX);
+            }
+            None => {
+                self.threads.shared.freed.fetch_add(1, Ordering::Relaxed);
+                self.limits.add_held(0u64.wrapping_sub(held));
+                self.limits.add_live(u64::MAX);
+            }
+        }
+        self.count_dead(setup, nested, named);
+    }
+
+    /// The last block of a run takes the run with it.
+    fn count_dead(&self, setup: &Setup, nested: bool, named: &Named) {
+        let Some(span) = self.heap.span(named.index) else { return };
+        let slots = if named.pages == 0 { 1 } else { setup.geometry().slots_per_span(named.pages) };
+        let dead = span.dead.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        // A signal handler that interrupted us may hold the lock we would wait for: the run then stays as it is,
+        // closed page by page.
+        if dead as usize >= slots && !nested {
+            self.heap.bury(&self.platform, &setup.heap, named.index);
+        }
+    }
+
+    /// The block that an address names, or what is wrong with naming it.
+    fn named(&self, setup: &Setup, address: usize) -> Result<Named, Case> {
+        let (index, pages, number) = match self.heap.find(setup.geometry(), address) {
+            // A block of no bytes may start where its pages end.
+            Found::Small { index, pages, place: Place::GuardBefore(after) } => {
+                (index, pages, after.checked_sub(1).unwrap_or(usize::MAX))
+            }
+            Found::Small { index, pages, place: Place::Data(slot) } => (index, pages, slot),
+            Found::Large { index } => (index, 0, 0),
+            Found::Forgotten => {
+                let mut case = Case::of(ErrorKind::DoubleFree, AccessType::Free, address);
+                case.notes.add(Note::LongFreed);
+                case.confidence = Confidence::Low;
+                return Err(case);
+            }
+            _ => return Err(self.never_allocated(setup, address)),
+        };
+        let Some(slot) = self.heap.slot(index, number) else {
+            return Err(self.never_allocated(setup, address));
+        };
+        let view = slot.view();
+        let kind = match view.state {
+            SlotState::Empty => return Err(self.never_allocated(setup, address)),
+            _ if view.pointer != address => ErrorKind::InvalidFree,
+            SlotState::Live => return Ok(Named { slot, view, index, pages, number }),
+            SlotState::Freeing | SlotState::Freed => ErrorKind::DoubleFree,
+        };
+        let mut case = Case::of(kind, AccessType::Free, address);
+        case.block = Some(Beside::of(view, address));
+        if view.state == SlotState::Freeing {
+            case.notes.add(Note::FreeRace);
+        }
+        Err(case)
+    }
+
+    fn never_allocated(&self, setup: &Setup, address: usize) -> Case {
+        let around = self.surroundings(setup, address);
+        let mut case = Case::of(ErrorKind::InvalidFree, AccessType::Free, address);
+        case.neighbours =
+            [around.below, around.above].map(|slot| slot.filter(|s| s.state != SlotState::Empty));
+        case.notes.add(Note::NeverAllocated);
+        case
+    }
+
+    fn compare_layout(
+        &self,
+        setup: &Setup,
+        named: &Named,
+        given: Layout,
+        how: AccessType,
+        frames: &Frames<'_>,
+    ) {
+        let (size, align) = (named.view.size, named.view.align);
+        if given.size() == size && given.align() == align {
+            return;
+        }
+        let mut case = Case::of(ErrorKind::LayoutMismatch, how, named.view.pointer);
+        case.block = Some(Beside { slot: named.view, place: Where::Inside, distance: 0 });
+        case.given_layout = Some((given.size() as u64, given.align() as u64));
+        if given.size() != size {
+            case.notes.add(Note::SizeDiffers);
+        }
+        if given.align() != align {
+            case.notes.add(Note::AlignDiffers);
+        }
+        self.report(setup, &case, frames);
+    }
+
+    /// The pages of a block.
+    fn data_of(&self, setup: &Setup, named: &Named) -> Range {
+        if named.pages == 0 {
+            return setup.geometry().pages_of(named.view.pointer, named.view.size);
+        }
+        self.data_of_small(setup, named.index, named.pages, named.number)
+    }
+
+    /// The pages of a small slot.
+    pub(crate) fn data_of_small(&self, setup: &Setup, index: usize, pages: usize, number: usize) -> Range {
+        let within = setup.geometry().slot_data(pages, number);
+        Range { start: self.heap.run_range(index, 1).start.wrapping_add(within.start), len: within.len }
+    }
+
+    /// What is damaged around a block that nobody frees meanwhile.
+    pub(crate) fn damage(
+        &self,
+        setup: &Setup,
+        view: &SlotView,
+        data: Range,
+        how: AccessType,
+    ) -> Option<Case> {
+        if !setup.options.fill || data.len == 0 {
+            return None;
+        }
+        let zones = redzones(view.pointer, view.size, data);
+        // SAFETY: the block is alive or ours to free, so its pages are open.
+        let damage = zones.into_iter().find_map(|zone| unsafe { setup.patterns.find_damage(zone) })?;
+        // Before the block, the byte nearest to it tells how far the access went; after it, the first.
+        let nearest = if damage.start < view.pointer { damage.end().wrapping_sub(1) } else { damage.start };
+        let mut case = Case::of(ErrorKind::RedzoneCorruption, how, nearest);
+        case.block = Some(Beside::of(*view, nearest));
+        case.damage = Some((damage.start as u64, damage.len as u64));
+        case.notes.add(Note::FoundLater);
+        Some(case)
+    }
+
+    /// Whether an address outside the guarded heap can be a block of the inner allocator.
+    #[inline]
+    fn may_be_inner(&self, setup: &Setup, address: usize) -> bool {
+        if address < LOWEST || !is_canonical(address) {
+            return false;
+        }
+        if setup.options.mode == Mode::Sample {
+            // Nearly every block is the inner allocator's, which has checks of its own.
+            return true;
+        }
+        // Most programs have no such block at all, and then no address can be one.
+        let some_live = self.threads.sum(Counters::inner_live).cast_signed() > 0;
+        some_live && self.foreign_notes(address) == Notes::NONE
+    }
+
+    /// What speaks against an address being a heap block.
+    fn foreign_notes(&self, address: usize) -> Notes {
+        let stack = self.thread_if_known().map(ThreadState::stack).unwrap_or_default();
+        if stack.contains(address) {
+            return Notes::NONE.with(Note::StackAddress);
+        }
+        if !is_canonical(address) {
+            return Notes::NONE.with(Note::NonCanonical);
+        }
+        let page = self.platform.page_size();
+        if !self.platform.is_mapped(Range { start: align_down(address, page), len: page }) {
+            return Notes::NONE.with(Note::NothingMapped);
+        }
+        Notes::NONE
+    }
+
+    fn report_foreign(&self, setup: &Setup, address: usize, how: AccessType, anchor: usize) {
+        let mut case = Case::of(ErrorKind::InvalidFree, how, address);
+        case.notes = self.foreign_notes(address);
+        if case.notes == Notes::NONE {
+            let mut in_module = false;
+            self.platform.each_module(&mut |module| {
+                in_module |= (module.start..module.end).contains(&(address as u64));
+            });
+            if in_module {
+                case.notes.add(Note::GlobalAddress);
+            }
+        }
+        let frames = Frames::Here(anchor);
+        self.report(setup, &case, &frames);
+    }
+}
+
+/// What a resize is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resize {
+    /// Allocate anew, copy, free: the block is ours, and this is its true layout.
+    Move(Layout),
+    /// The inner allocator's block.
+    Inner,
+    /// The block cannot be resized; it was reported.
+    Refuse,
+}
+
+/// Whether the processor takes an address at all: 47 bits for programs, as Linux gives them out.
+pub(crate) const fn is_canonical(address: usize) -> bool {
+    address >> 47 == 0
+}

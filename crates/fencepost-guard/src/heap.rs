@@ -1,0 +1,421 @@
+//! The guarded heap: one reservation cut into spans, and the tables that describe them.
+//!
+//! Taking a run of spans and giving it up are slow paths under one lock; finding what an address belongs to takes
+//! none and may run in the fault handler. Addresses are handed out from the start of the reservation to its end and
+//! only then, or once the quarantine is full, used again, oldest first.
+//!
+//! Invariants:
+//! - the heap never holds more mappings for dead runs than `holes_max` allows: a run that dies alone keeps its
+//!   closed pages; it is retired later, when a neighbour is;
+//! - the records of freed blocks are kept for the youngest dead runs only (`kept_max`); an address in an older one
+//!   is still known to be freed, and says that its record is gone, never a wrong stack.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use fencepost_record::Unguarded;
+use fencepost_sys::{Memory, Range, Threads, VmResult};
+
+use crate::engine::{Closed, Engine};
+use crate::geometry::{Geometry, Place, SLOTS_STRIDE, SMALL_PAGES, SPAN_BYTES, align_up};
+use crate::lock::{Held, Lock};
+use crate::region::Region;
+use crate::slot::Slot;
+use crate::span::{Life, Span, Use};
+
+/// Spans opened at once when the heap grows: 64 MiB of addresses.
+const EXTEND_SPANS: usize = 32;
+/// The smallest heap that is worth having, in spans.
+const SPANS_MIN: usize = 16;
+/// Dead runs looked at for one that is long enough.
+const REUSE_LOOKS: usize = 64;
+/// Bytes of the tables and of page table that a span costs while it is known.
+pub(crate) const SPAN_OVERHEAD: u64 = (SLOTS_STRIDE * size_of::<Slot>() + 4096) as u64;
+
+/// What does not change after the start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeapSetup {
+    pub(crate) engine: Engine,
+    pub(crate) geometry: Geometry,
+    /// Dead address space that stays dead, in spans.
+    pub(crate) quarantine: usize,
+    /// Inaccessible mappings that dead runs may cost.
+    pub(crate) holes_max: usize,
+    /// Dead spans whose records are kept.
+    pub(crate) kept_max: usize,
+}
+
+/// The guarded heap.
+pub(crate) struct Heap {
+    range: Region,
+    spans: Region,
+    slots: Region,
+    lock: Lock,
+    /// Spans ever handed out; those below it are described in the table.
+    frontier: AtomicUsize,
+    /// Spans opened for the engine's use.
+    opened: AtomicUsize,
+    /// Oldest and youngest dead run, and the oldest whose records are kept: number plus 1.
+    oldest: AtomicU32,
+    youngest: AtomicU32,
+    remembered: AtomicU32,
+    dead_spans: AtomicUsize,
+    kept_spans: AtomicUsize,
+    holes: AtomicUsize,
+    /// Spans whose thread has ended, by data pages: number plus 1.
+    orphans: [AtomicU32; SMALL_PAGES + 1],
+    /// Bytes that tables and page tables hold.
+    pub(crate) overhead: AtomicU64,
+    /// Calls that the kernel refused and that another way was found for.
+    pub(crate) fallbacks: AtomicU64,
+}
+
+/// What an address belongs to.
+pub(crate) enum Found {
+    /// Not in the heap.
+    Outside,
+    /// In the heap, where nothing was ever handed out.
+    Unused,
+    /// In a run that died long ago.
+    Forgotten,
+    /// In a span of small slots.
+    Small { index: usize, pages: usize, place: Place },
+    /// In the run of a large block.
+    Large { index: usize },
+}
+
+impl Heap {
+    pub(crate) const fn new() -> Self {
+        Heap {
+            range: Region::new(),
+            spans: Region::new(),
+            slots: Region::new(),
+            lock: Lock::new(),
+            frontier: AtomicUsize::new(0),
+            opened: AtomicUsize::new(0),
+            oldest: AtomicU32::new(0),
+            youngest: AtomicU32::new(0),
+            remembered: AtomicU32::new(0),
+            dead_spans: AtomicUsize::new(0),
+            kept_spans: AtomicUsize::new(0),
+            holes: AtomicUsize::new(0),
+            orphans: [const { AtomicU32::new(0) }; SMALL_PAGES + 1],
+            overhead: AtomicU64::new(0),
+            fallbacks: AtomicU64::new(0),
+        }
+    }
+
+    /// Reserves the heap and its tables, as much of `bytes` as can be had.
+    pub(crate) fn start<M: Memory>(&self, memory: &M, bytes: usize) -> VmResult {
+        let mut spans = (bytes / SPAN_BYTES).clamp(SPANS_MIN, u32::MAX as usize / 2);
+        loop {
+            match self.try_start(memory, spans) {
+                Ok(()) => break,
+                Err(_) if spans / 2 >= SPANS_MIN => spans /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        // SAFETY: the range was reserved just now and nobody else knows it.
+        let advised = unsafe { memory.no_huge_pages(self.range.range()) };
+        // Advice only: without it a guard still traps, and memory use may be higher.
+        let _ = advised;
+        Ok(())
+    }
+
+    fn try_start<M: Memory>(&self, memory: &M, spans: usize) -> VmResult {
+        // One span more, so that the heap can start at a multiple of the span.
+        let bytes = spans.saturating_add(1).saturating_mul(SPAN_BYTES);
+        let tables = self.range.reserve(memory, bytes).and_then(|()| {
+            self.spans.reserve(memory, spans.saturating_mul(size_of::<Span>())).and_then(|()| {
+                self.slots
+                    .reserve(memory, spans.saturating_mul(SLOTS_STRIDE).saturating_mul(size_of::<Slot>()))
+            })
+        });
+        if tables.is_err() {
+            self.release(memory);
+        }
+        tables
+    }
+
+    /// Gives everything back; only while no block was ever handed out.
+    pub(crate) fn release<M: Memory>(&self, memory: &M) {
+        self.range.release(memory);
+        self.spans.release(memory);
+        self.slots.release(memory);
+    }
+
+    /// First address of the first span.
+    fn base(&self) -> usize {
+        align_up(self.range.range().start, SPAN_BYTES).unwrap_or(0)
+    }
+
+    fn spans_max(&self) -> usize {
+        self.spans.range().len / size_of::<Span>()
+    }
+
+    /// All addresses that blocks can have.
+    pub(crate) fn addresses(&self) -> Range {
+        Range { start: self.base(), len: self.spans_max().wrapping_mul(SPAN_BYTES) }
+    }
+
+    /// The addresses of a run.
+    pub(crate) fn run_range(&self, index: usize, spans: usize) -> Range {
+        Range {
+            start: self.base().wrapping_add(index.wrapping_mul(SPAN_BYTES)),
+            len: spans.wrapping_mul(SPAN_BYTES),
+        }
+    }
+
+    /// Spans ever handed out.
+    pub(crate) fn spans_used(&self) -> usize {
+        self.frontier.load(Ordering::Acquire)
+    }
+
+    /// Bytes of freed address space that stays dead.
+    pub(crate) fn quarantined_bytes(&self) -> u64 {
+        (self.dead_spans.load(Ordering::Relaxed) as u64).wrapping_mul(SPAN_BYTES as u64)
+    }
+
+    pub(crate) fn span(&self, index: usize) -> Option<&'static Span> {
+        // SAFETY: the region holds a table of `Span` only, which is made of atomics and valid when zeroed.
+        unsafe { self.spans.get::<Span>(index) }
+    }
+
+    pub(crate) fn slot(&self, span: usize, slot: usize) -> Option<&'static Slot> {
+        if slot >= SLOTS_STRIDE {
+            return None;
+        }
+        // SAFETY: the region holds a table of `Slot` only, which is made of atomics and valid when zeroed.
+        unsafe { self.slots.get::<Slot>(span.checked_mul(SLOTS_STRIDE)?.checked_add(slot)?) }
+    }
+
+    /// What an address belongs to. Takes no lock.
+    pub(crate) fn find(&self, geometry: Geometry, address: usize) -> Found {
+        let addresses = self.addresses();
+        if !addresses.contains(address) {
+            return Found::Outside;
+        }
+        let offset = address.wrapping_sub(addresses.start);
+        let index = offset / SPAN_BYTES;
+        if index >= self.spans_used() {
+            return Found::Unused;
+        }
+        let Some(head) = self.head_of(index) else { return Found::Unused };
+        let Some(span) = self.span(head) else { return Found::Unused };
+        if span.forgotten.load(Ordering::Acquire) != 0 {
+            return Found::Forgotten;
+        }
+        match span.usage() {
+            Use::Unused => Found::Unused,
+            Use::Large => Found::Large { index: head },
+            Use::Small(pages) => {
+                let place = geometry.locate(pages, offset & SPAN_BYTES.wrapping_sub(1));
+                Found::Small { index: head, pages, place }
+            }
+        }
+    }
+
+    /// The head of the run that a span belongs to.
+    pub(crate) fn head_of(&self, index: usize) -> Option<usize> {
+        index.checked_sub(self.span(index)?.back.load(Ordering::Acquire) as usize)
+    }
+
+    /// A span with free small slots, closed but for those that are ready.
+    pub(crate) fn take_small<P: Memory + Threads>(
+        &self,
+        platform: &P,
+        setup: &HeapSetup,
+        pages: usize,
+    ) -> Result<usize, Unguarded> {
+        let held = self.lock.hold(platform);
+        if let Some(index) = self.adopt(pages) {
+            return Ok(index);
+        }
+        let index = self.take_run(platform, setup, 1, &held)?;
+        drop(held);
+        let range = self.run_range(index, 1);
+        // SAFETY: the run was taken just now: it holds no block.
+        match unsafe { setup.engine.prepare_span(platform, range) } {
+            Ok(closed) => self.note(closed),
+            Err(_) => {
+                self.bury(platform, setup, index);
+                return Err(Unguarded::Kernel);
+            }
+        }
+        self.span(index).ok_or(Unguarded::Disabled)?.set_usage(Use::Small(pages));
+        Ok(index)
+    }
+
+    /// A run for one large block; its pages are not closed yet.
+    pub(crate) fn take_large<P: Memory + Threads>(
+        &self,
+        platform: &P,
+        setup: &HeapSetup,
+        spans: usize,
+    ) -> Result<usize, Unguarded> {
+        let held = self.lock.hold(platform);
+        let index = self.take_run(platform, setup, spans, &held)?;
+        self.span(index).ok_or(Unguarded::Disabled)?.set_usage(Use::Large);
+        Ok(index)
+    }
+
+    /// Keeps a span whose thread has ended for the next thread that needs one of its kind.
+    pub(crate) fn orphan<P: Threads>(&self, platform: &P, index: usize, pages: usize) {
+        let held = self.lock.hold(platform);
+        if let (Some(list), Some(span)) = (self.orphans.get(pages), self.span(index)) {
+            span.next.store(list.load(Ordering::Relaxed), Ordering::Relaxed);
+            list.store(link(index), Ordering::Relaxed);
+        }
+        drop(held);
+    }
+
+    fn adopt(&self, pages: usize) -> Option<usize> {
+        let list = self.orphans.get(pages)?;
+        let index = (list.load(Ordering::Relaxed) as usize).checked_sub(1)?;
+        let span = self.span(index)?;
+        list.store(span.next.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        Some(index)
+    }
+
+    fn take_run<P: Memory + Threads>(
+        &self,
+        platform: &P,
+        setup: &HeapSetup,
+        spans: usize,
+        held: &Held<'_, P>,
+    ) -> Result<usize, Unguarded> {
+        let full = self.dead_spans.load(Ordering::Relaxed) > setup.quarantine;
+        let reused = if full { self.reuse(platform, setup, spans, held) } else { None };
+        let index = match reused {
+            Some(index) => index,
+            None => match self.advance(platform, setup, spans) {
+                Ok(index) => index,
+                Err(why) => self.reuse(platform, setup, spans, held).ok_or(why)?,
+            },
+        };
+        for offset in 0..spans {
+            let span = self.span(index.wrapping_add(offset)).ok_or(Unguarded::Disabled)?;
+            span.reset();
+            span.back.store(u32::try_from(offset).unwrap_or(0), Ordering::Release);
+        }
+        let head = self.span(index).ok_or(Unguarded::Disabled)?;
+        head.run.store(u32::try_from(spans).unwrap_or(1), Ordering::Relaxed);
+        self.overhead.fetch_add(SPAN_OVERHEAD, Ordering::Relaxed);
+        Ok(index)
+    }
+
+    /// Takes addresses that were never used. The caller holds the lock.
+    fn advance<M: Memory>(&self, memory: &M, setup: &HeapSetup, spans: usize) -> Result<usize, Unguarded> {
+        let index = self.frontier.load(Ordering::Relaxed);
+        let end = index.checked_add(spans).ok_or(Unguarded::AddressSpace)?;
+        if end > self.spans_max() {
+            return Err(Unguarded::AddressSpace);
+        }
+        let tables = self.spans.ensure(memory, end.wrapping_mul(size_of::<Span>())).and_then(|()| {
+            self.slots.ensure(memory, end.wrapping_mul(SLOTS_STRIDE).wrapping_mul(size_of::<Slot>()))
+        });
+        tables.map_err(|_| Unguarded::Kernel)?;
+        let opened = self.opened.load(Ordering::Relaxed);
+        if end > opened {
+            let wanted = opened.saturating_add(EXTEND_SPANS).max(end).min(self.spans_max());
+            let target = [wanted, end].into_iter().find(|target| {
+                let more = self.run_range(opened, target.wrapping_sub(opened));
+                // SAFETY: `more` is the part of our reservation that follows what is opened.
+                unsafe { setup.engine.extend(memory, more) }.is_ok()
+            });
+            self.opened.store(target.ok_or(Unguarded::Kernel)?, Ordering::Relaxed);
+        }
+        // Release: whoever sees the new frontier sees the tables that describe it.
+        self.frontier.store(end, Ordering::Release);
+        Ok(index)
+    }
+
+    /// A run whose only block was freed, or every block of a full span: it joins the quarantine.
+    pub(crate) fn bury<P: Memory + Threads>(&self, platform: &P, setup: &HeapSetup, index: usize) {
+        let held = self.lock.hold(platform);
+        self.lay_to_rest(platform, setup, index, &held);
+    }
+
+    fn lay_to_rest<P: Memory + Threads>(
+        &self,
+        platform: &P,
+        setup: &HeapSetup,
+        index: usize,
+        _held: &Held<'_, P>,
+    ) {
+        let Some(span) = self.span(index) else { return };
+        let spans = span.run.load(Ordering::Relaxed) as usize;
+        self.set_run_life(index, Life::Dead);
+        span.next.store(0, Ordering::Relaxed);
+        let last = (self.youngest.swap(link(index), Ordering::Relaxed) as usize).checked_sub(1);
+        match last.and_then(|last| self.span(last)) {
+            Some(last) => last.next.store(link(index), Ordering::Relaxed),
+            None => self.oldest.store(link(index), Ordering::Relaxed),
+        }
+        if self.remembered.load(Ordering::Relaxed) == 0 {
+            self.remembered.store(link(index), Ordering::Relaxed);
+        }
+        self.dead_spans.fetch_add(spans, Ordering::Relaxed);
+        self.kept_spans.fetch_add(spans, Ordering::Relaxed);
+        self.retire_with_neighbours(platform, setup, index);
+        self.forget_oldest(platform, setup);
+    }
+
+    /// Drops the records of the oldest dead runs past what is kept.
+    fn forget_oldest<M: Memory>(&self, memory: &M, setup: &HeapSetup) {
+        while self.kept_spans.load(Ordering::Relaxed) > setup.kept_max {
+            let remembered = (self.remembered.load(Ordering::Relaxed) as usize).checked_sub(1);
+            let Some((index, span)) = remembered.and_then(|index| Some((index, self.span(index)?))) else {
+                return;
+            };
+            self.remembered.store(span.next.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.kept_spans.fetch_sub(span.run.load(Ordering::Relaxed) as usize, Ordering::Relaxed);
+            span.forgotten.store(1, Ordering::Release);
+            self.drop_records(memory, index);
+        }
+    }
+
+    /// Makes the records of a dead run's slots say "never handed out", and gives their memory back.
+    fn drop_records<M: Memory>(&self, memory: &M, index: usize) {
+        let bytes = SLOTS_STRIDE.wrapping_mul(size_of::<Slot>());
+        let start = self.slots.range().start.wrapping_add(index.wrapping_mul(bytes));
+        let records = Range { start, len: bytes };
+        let page = memory.page_size();
+        let whole = align_up(start, page) == Some(start) && align_up(bytes, page) == Some(bytes);
+        // SAFETY: these are the records of one dead run in our own table, on pages of their own.
+        if !whole || unsafe { memory.discard(records) }.is_err() {
+            // Pages larger than a span's records, or a refused call: one by one.
+            for slot in (0..SLOTS_STRIDE).filter_map(|slot| self.slot(index, slot)) {
+                slot.clear();
+            }
+        }
+        self.overhead.fetch_sub(SPAN_OVERHEAD, Ordering::Relaxed);
+    }
+
+    /// Notes a call for which the next engine's way was taken.
+    pub(crate) fn note(&self, closed: Closed) {
+        if closed == Closed::Fallback {
+            self.fallbacks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn set_run_life(&self, index: usize, life: Life) {
+        let spans = self.span(index).map_or(0, |span| span.run.load(Ordering::Relaxed) as usize);
+        for offset in 0..spans {
+            if let Some(span) = self.span(index.wrapping_add(offset)) {
+                span.set_life(life);
+            }
+        }
+    }
+
+    /// Before a fork, and on both sides after it.
+    pub(crate) fn lock_for_fork(&self) -> &Lock {
+        &self.lock
+    }
+}
+
+/// A span's number as a list holds it; 0 ends a list.
+fn link(index: usize) -> u32 {
+    u32::try_from(index.wrapping_add(1)).unwrap_or(0)
+}
+
+mod quarantine;

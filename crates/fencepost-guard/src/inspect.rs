@@ -1,0 +1,163 @@
+//! Questions a program asks the runtime: whose address is this, is everything intact, what was done so far.
+
+use core::sync::atomic::Ordering;
+
+use fencepost_record::{AccessType, BlockState, Stack, Summary, Trace, Where};
+use fencepost_sys::{Platform, Range};
+
+use crate::diagnose::{Beside, state_of};
+use crate::options::OnError;
+use crate::report::Frames;
+use crate::runtime::{Guard, Setup};
+use crate::slot::{Act, Slot, SlotState, SlotView};
+use crate::span::Use;
+
+/// What is known about the block that an address belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockFacts {
+    /// Its first byte.
+    pub address: usize,
+    /// Its size in bytes.
+    pub size: usize,
+    /// Its alignment in bytes.
+    pub align: usize,
+    /// Where the address lies beside it.
+    pub place: Where,
+    /// How far, in bytes, as reports count it.
+    pub distance: usize,
+    /// Whether it is alive.
+    pub state: BlockState,
+    /// Whether some of it is sealed.
+    pub sealed: bool,
+    /// Who allocated it.
+    pub allocated: Stack,
+    /// Who freed it, if it was freed.
+    pub freed: Option<Stack>,
+}
+
+impl<P: Platform> Guard<P> {
+    /// The guarded block that owns an address, or that an access to it would be reported against; also one that was
+    /// freed, as long as its record is kept.
+    pub fn describe(&self, address: usize) -> Option<BlockFacts> {
+        let setup = self.ready()?;
+        let around = self.surroundings(setup, address);
+        let nearest = [around.here, around.below, around.above]
+            .into_iter()
+            .flatten()
+            .filter(|slot| slot.state != SlotState::Empty)
+            .map(|slot| Beside::of(slot, address))
+            .min_by_key(
+                |beside| if beside.place == Where::Inside { 0 } else { beside.distance.saturating_add(1) },
+            )?;
+        if nearest.place != Where::Inside && nearest.distance >= setup.geometry().page() {
+            return None;
+        }
+        let slot = nearest.slot;
+        let state = state_of(&slot);
+        Some(BlockFacts {
+            address: slot.pointer,
+            size: slot.size,
+            align: slot.align,
+            place: nearest.place,
+            distance: nearest.distance,
+            state,
+            sealed: slot.sealed,
+            allocated: self.recall(setup, &slot.allocated),
+            freed: (state == BlockState::Freed).then(|| self.recall(setup, &slot.freed)),
+        })
+    }
+
+    fn recall(&self, setup: &Setup, act: &Act) -> Stack {
+        let mut stack = Stack {
+            thread: self.threads.info(act.thread),
+            trace: Trace::EMPTY,
+            age_ms: u64::from(self.now(setup).saturating_sub(act.ms)),
+        };
+        self.depot.load(act.trace, &mut stack.trace);
+        stack
+    }
+
+    /// Verifies the bytes around every live guarded block, reports each damaged one, and says how many there are.
+    /// Under `on_error=abort` or `exit` the process ends with the first.
+    pub fn check(&self, anchor: usize) -> usize {
+        let Some(setup) = self.ready() else { return 0 };
+        let mut damaged = 0usize;
+        for index in 0..self.heap.spans_used() {
+            let Some(span) = self.heap.span(index) else { break };
+            if span.back.load(Ordering::Acquire) != 0 || span.forgotten.load(Ordering::Acquire) != 0 {
+                continue;
+            }
+            let slots = match span.usage() {
+                Use::Unused => continue,
+                Use::Large => 1,
+                Use::Small(_) => span.used.load(Ordering::Acquire) as usize,
+            };
+            for number in 0..slots {
+                if let Some(slot) = self.heap.slot(index, number)
+                    && self.check_block(setup, slot, span.usage(), index, number, anchor)
+                {
+                    damaged = damaged.wrapping_add(1);
+                }
+            }
+        }
+        damaged
+    }
+
+    fn check_block(
+        &self,
+        setup: &Setup,
+        slot: &Slot,
+        usage: Use,
+        index: usize,
+        number: usize,
+        anchor: usize,
+    ) -> bool {
+        // From here a free of this block waits until the bytes have been compared.
+        if !slot.begin_check() {
+            return false;
+        }
+        let view = slot.view();
+        let data: Range = match usage {
+            Use::Small(pages) => self.data_of_small(setup, index, pages, number),
+            _ => setup.geometry().pages_of(view.pointer, view.size),
+        };
+        let case = self.damage(setup, &view, data, AccessType::None);
+        slot.end_check();
+        let Some(case) = case else { return false };
+        self.report(setup, &case, &Frames::Here(anchor));
+        // Said once: the bytes are put right, so that neither the next check nor the free says it again.
+        self.mend(setup, slot, &view, data);
+        true
+    }
+
+    fn mend(&self, setup: &Setup, slot: &Slot, view: &SlotView, data: Range) {
+        if !slot.begin_check() {
+            return;
+        }
+        for zone in crate::allocate::redzones(view.pointer, view.size, data) {
+            if slot.seals.load(Ordering::Acquire) == 0 {
+                // SAFETY: the block is alive and cannot be freed meanwhile; its redzones are ours to write.
+                unsafe { setup.patterns.lay_redzone(zone) };
+            }
+        }
+        slot.end_check();
+    }
+
+    /// Everything counted so far; `None` before the start and when nothing is guarded.
+    pub fn stats(&self) -> Option<Summary> {
+        self.ready().map(|setup| self.summary(setup))
+    }
+
+    /// The process ends normally: verifies what is still alive, prints the summary, and sets the exit status of a
+    /// run that went on after errors.
+    pub fn at_exit(&self, anchor: usize) {
+        let Some(setup) = self.ready() else { return };
+        self.check(anchor);
+        self.print_summary(setup);
+        let reported = self.reporter.count.load(Ordering::Relaxed) != 0;
+        if reported && setup.options.on_error == OnError::Continue {
+            self.platform.flush_streams();
+            self.platform.exit_now(i32::from(setup.options.exitcode));
+        }
+    }
+}

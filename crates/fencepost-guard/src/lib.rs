@@ -1,0 +1,65 @@
+//! The runtime of fencepost: a heap whose every block lies flush against a page that traps.
+//!
+//! [`Guard`] is the whole of it, generic over the operating system beneath ([`fencepost_sys::Platform`]). Allocation
+//! is in `allocate`, freeing in `free`, what runs in the fault handler in `handler`, the pure diagnosis in
+//! `diagnose`, reports in `report` and `write`, the ways to close a page in `engine`, address space and its
+//! quarantine in `heap`.
+//!
+//! Invariants:
+//! - nothing allocates: all memory comes from the platform, in regions reserved at the start;
+//! - nothing panics: arithmetic wraps or saturates by name, slices are asked, and on an impossible state of our own
+//!   the runtime says so once, guards no further block, and the program goes on;
+//! - a stack is taken before any lock of ours;
+//! - all state that the fault handler reads is atomic and valid when zeroed.
+#![no_std]
+#![deny(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::panic,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+#[cfg(test)]
+extern crate std;
+
+mod allocate;
+mod arena;
+mod depot;
+mod diagnose;
+mod engine;
+mod free;
+mod geometry;
+mod handler;
+mod heap;
+mod inspect;
+mod limits;
+mod lock;
+pub mod options;
+mod output;
+mod pattern;
+mod region;
+mod report;
+mod runtime;
+mod seal;
+mod slot;
+mod span;
+mod start;
+mod threads;
+mod write;
+
+pub use allocate::Placed;
+pub use free::{Freed, Resize};
+pub use inspect::BlockFacts;
+pub use runtime::{Guard, Hooks, RenderStyle, Rendered};
+pub use seal::{SealFailure, SealTicket};

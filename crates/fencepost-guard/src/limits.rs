@@ -1,0 +1,147 @@
+//! What guarding may cost: memory and mappings, and the decision to guard less near a limit.
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use fencepost_record::Unguarded;
+
+/// Bytes of held memory that a thread counts by itself before it adds them to the common count.
+pub(crate) const HELD_STEP: u64 = 256 << 10;
+/// Live blocks that a thread counts by itself before it adds them to the common count.
+pub(crate) const LIVE_STEP: u64 = 64;
+/// Mappings left for the program's own use: one in this many of the limit.
+const MAPPINGS_SHARE: usize = 8;
+/// Above three quarters of the mappings, one block in this many is guarded, and above seven eighths one in its square.
+const SCARCE_RATE: u64 = 16;
+
+/// What guarding may cost and does cost.
+pub(crate) struct Limits {
+    /// Bytes that guarded blocks hold.
+    held: AtomicU64,
+    /// Guarded blocks alive, and the most there were.
+    live: AtomicU64,
+    live_max: AtomicU64,
+    /// Mappings that open blocks cost.
+    mappings: AtomicUsize,
+}
+
+/// The limits themselves, fixed at the start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Bytes that guarded blocks and our tables may hold.
+    pub(crate) held_max: u64,
+    /// Mappings that open blocks may cost; `None` where they cost none or nobody limits them.
+    pub(crate) mappings_max: Option<usize>,
+}
+
+impl Bounds {
+    /// Mappings that blocks may cost, of those the system allows and the process already has.
+    pub(crate) fn mappings(system_max: usize, now: usize) -> usize {
+        let reserve = system_max / MAPPINGS_SHARE;
+        system_max.saturating_sub(now).saturating_sub(reserve)
+    }
+}
+
+impl Limits {
+    pub(crate) const fn new() -> Self {
+        Limits {
+            held: AtomicU64::new(0),
+            live: AtomicU64::new(0),
+            live_max: AtomicU64::new(0),
+            mappings: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether a block that will hold `bytes` may be guarded, given what is held for tables and a random number.
+    pub(crate) fn allow(
+        &self,
+        bounds: &Bounds,
+        tables: u64,
+        bytes: u64,
+        random: u64,
+    ) -> Result<(), Unguarded> {
+        let held = self.held.load(Ordering::Relaxed).saturating_add(tables);
+        // The common count is a sum of wrapping differences: briefly below zero reads as huge.
+        let held = if held > i64::MAX as u64 { 0 } else { held };
+        if held.saturating_add(bytes) > bounds.held_max {
+            return Err(Unguarded::Memory);
+        }
+        let Some(most) = bounds.mappings_max else { return Ok(()) };
+        let used = self.mappings.load(Ordering::Relaxed);
+        let rate = match used {
+            used if used >= most => return Err(Unguarded::Mappings),
+            used if used / 7 >= most / 8 => SCARCE_RATE.wrapping_mul(SCARCE_RATE),
+            used if used / 3 >= most / 4 => SCARCE_RATE,
+            _ => 1,
+        };
+        if random % rate == 0 { Ok(()) } else { Err(Unguarded::Mappings) }
+    }
+
+    /// Adds a thread's own count of held bytes (wrapping).
+    pub(crate) fn add_held(&self, delta: u64) {
+        self.held.fetch_add(delta, Ordering::Relaxed);
+    }
+
+    /// Adds a thread's own count of live blocks (wrapping).
+    pub(crate) fn add_live(&self, delta: u64) {
+        let now = self.live.fetch_add(delta, Ordering::Relaxed).wrapping_add(delta);
+        if now <= i64::MAX as u64 {
+            self.live_max.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts mappings that a block opens.
+    pub(crate) fn take_mappings(&self, count: usize) {
+        if count != 0 {
+            self.mappings.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts mappings that a block's end gives back.
+    pub(crate) fn give_mappings(&self, count: usize) {
+        if count != 0 {
+            self.mappings.fetch_sub(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that guarded blocks hold, as far as threads have told.
+    pub(crate) fn held(&self) -> u64 {
+        let held = self.held.load(Ordering::Relaxed);
+        if held > i64::MAX as u64 { 0 } else { held }
+    }
+
+    /// The most blocks that were alive at once, to within [`LIVE_STEP`] a thread.
+    pub(crate) fn live_max(&self) -> u64 {
+        self.live_max.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_the_mapping_limit_a_sample_is_guarded_and_past_it_nothing() {
+        let limits = Limits::new();
+        let bounds = Bounds { held_max: u64::MAX, mappings_max: Some(800) };
+        let guarded = |limits: &Limits| (0..2560).filter(|n| limits.allow(&bounds, 0, 0, *n).is_ok()).count();
+        assert_eq!(guarded(&limits), 2560);
+        limits.take_mappings(600);
+        assert_eq!(guarded(&limits), 160);
+        limits.take_mappings(100);
+        assert_eq!(guarded(&limits), 10);
+        limits.take_mappings(100);
+        assert_eq!(guarded(&limits), 0);
+        limits.give_mappings(800);
+        assert_eq!(guarded(&limits), 2560);
+    }
+
+    #[test]
+    fn memory_past_the_limit_is_refused_and_a_briefly_negative_count_is_not_huge() {
+        let limits = Limits::new();
+        let bounds = Bounds { held_max: 1000, mappings_max: None };
+        assert_eq!(limits.allow(&bounds, 0, 1000, 0), Ok(()));
+        assert_eq!(limits.allow(&bounds, 1, 1000, 0), Err(Unguarded::Memory));
+        limits.add_held(0u64.wrapping_sub(5));
+        assert_eq!(limits.allow(&bounds, 0, 1000, 0), Ok(()));
+    }
+}

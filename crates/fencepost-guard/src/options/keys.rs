@@ -1,0 +1,285 @@
+//! The table of keys, from which the parser, the error lines, the help and the check of the documentation are made.
+//!
+//! A key or value that belongs to fencepost but not to this version stands in the table too, marked as such: a user
+//! who writes it learns that it is missing and what happens instead, rather than that it is unknown.
+
+use super::values::{Color, EngineChoice, Mode, OnError, Options, PathText, Place, SizeRanges, When};
+
+/// A name that may stand before `=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `mode`
+    Mode,
+    /// `sample_rate`
+    SampleRate,
+    /// `engine`
+    Engine,
+    /// `place`
+    Place,
+    /// `only_size`
+    OnlySize,
+    /// `skip_size`
+    SkipSize,
+    /// `only_align`
+    OnlyAlign,
+    /// `skip_align`
+    SkipAlign,
+    /// `quarantine`
+    Quarantine,
+    /// `fill`
+    Fill,
+    /// `stack_depth`
+    StackDepth,
+    /// `on_error`
+    OnError,
+    /// `exitcode`
+    Exitcode,
+    /// `log`
+    Log,
+    /// `report`
+    Report,
+    /// `symbolize`
+    Symbolize,
+    /// `color`
+    Color,
+    /// `fail_rate`
+    FailRate,
+    /// `fail_at`
+    FailAt,
+    /// `fail_seed`
+    FailSeed,
+    /// `max_memory`
+    MaxMemory,
+    /// `seed`
+    Seed,
+    /// `summary`
+    Summary,
+    /// `help`
+    Help,
+    /// One that this version does not have; [`KeySpec::instead`] says what happens.
+    Absent,
+}
+
+/// One row of the table of options.
+#[derive(Clone, Copy, Debug)]
+pub struct KeySpec {
+    /// Which option the row is about.
+    pub key: Key,
+    /// The name as a user writes it.
+    pub name: &'static str,
+    /// The default as a user would write it.
+    pub default: &'static str,
+    /// The values, as a phrase that reads after "one of" if [`KeySpec::words`] are all, else after "is not".
+    pub allowed: &'static str,
+    /// What the option does.
+    pub meaning: &'static str,
+    /// The words that are values.
+    pub words: &'static [&'static str],
+    /// Words that are values of a later version.
+    pub later: &'static [&'static str],
+    /// For [`Key::Absent`], what happens in this version; else empty.
+    pub instead: &'static str,
+}
+
+const SWITCH: &[&str] = &["on", "off"];
+const NO_WORDS: &[&str] = &[];
+const NONE: &[&str] = &["none"];
+const RANGES: &str = "none, or sizes N and ranges A-B (K, M, G and T may follow)";
+const BYTES: &str = "a number of bytes (K, M, G and T may follow it)";
+const NO_FILTER: &str = "this filter is not applied";
+
+const fn row(
+    key: Key,
+    name: &'static str,
+    default: &'static str,
+    words: &'static [&'static str],
+    allowed: &'static str,
+    meaning: &'static str,
+) -> KeySpec {
+    KeySpec { key, name, default, allowed, meaning, words, later: NO_WORDS, instead: "" }
+}
+
+const fn later(mut spec: KeySpec, words: &'static [&'static str]) -> KeySpec {
+    spec.later = words;
+    spec
+}
+
+const fn absent(
+    name: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+    instead: &'static str,
+) -> KeySpec {
+    KeySpec {
+        key: Key::Absent,
+        name,
+        default,
+        allowed: default,
+        meaning,
+        words: NO_WORDS,
+        later: NO_WORDS,
+        instead,
+    }
+}
+
+/// Every key, in the order of the help and of the documentation.
+#[rustfmt::skip]
+pub const KEYS: &[KeySpec] = &[
+    later(row(Key::Mode, "mode", "strict", Mode::WORDS, "strict, sample, off",
+        "guard every allocation, one in sample_rate, or none"), &["budget"]),
+    row(Key::SampleRate, "sample_rate", "1000", NO_WORDS, "a number from 1 to 4294967295",
+        "under mode=sample, guard one allocation in this many"),
+    later(row(Key::Engine, "engine", "auto", EngineChoice::WORDS, "auto, marker, mprotect",
+        "how pages are made inaccessible; auto takes the best that works here"), &["move", "commit"]),
+    row(Key::Place, "place", "right", Place::WORDS, "right, left, alternate",
+        "which end of the block lies on the guard page"),
+    row(Key::OnlySize, "only_size", "none", NONE, RANGES, "guard only blocks of these sizes"),
+    row(Key::SkipSize, "skip_size", "none", NONE, RANGES, "do not guard blocks of these sizes"),
+    row(Key::OnlyAlign, "only_align", "none", NONE, RANGES, "guard only blocks of these alignments"),
+    row(Key::SkipAlign, "skip_align", "none", NONE, RANGES, "do not guard blocks of these alignments"),
+    row(Key::Quarantine, "quarantine", "8T", NO_WORDS, BYTES,
+        "freed address space that stays dead before any is used again"),
+    row(Key::Fill, "fill", "on", SWITCH, "on, off",
+        "fill new memory with a pattern, and check the slack at free"),
+    row(Key::StackDepth, "stack_depth", "32", NO_WORDS, "a number from 0 to 128",
+        "frames kept for each allocation and each free"),
+    row(Key::OnError, "on_error", "abort", OnError::WORDS, "abort, continue, exit",
+        "after a report: die by the original signal, go on, or exit with exitcode"),
+    row(Key::Exitcode, "exitcode", "100", NO_WORDS, "a number from 0 to 255",
+        "exit status under on_error=exit, and of a continue run that reported anything"),
+    row(Key::Log, "log", "stderr", &["stderr"], "stderr or a path (UTF-8)",
+        "where text reports go; %p in a path is the process id"),
+    row(Key::Report, "report", "none", NONE, "none or a path (UTF-8)",
+        "where JSON reports go, one a line; %p in a path is the process id"),
+    row(Key::Symbolize, "symbolize", "on", SWITCH, "on, off",
+        "resolve function names inside the process"),
+    row(Key::Color, "color", "auto", Color::WORDS, "auto, always, never",
+        "colour text reports; auto does on a terminal"),
+    row(Key::FailRate, "fail_rate", "off", &["off"], "off or a number up to 4294967295",
+        "make one allocation in this many fail"),
+    row(Key::FailAt, "fail_at", "off", &["off"], "off or a number",
+        "make exactly this allocation fail, counted from 1"),
+    row(Key::FailSeed, "fail_seed", "off", &["off"], "off or a number, decimal or 0x and hexadecimal",
+        "which allocations fail_rate picks; off follows seed"),
+    row(Key::MaxMemory, "max_memory", "auto", &["auto", "none"],
+        "auto, none or a number of bytes (K, M, G and T may follow it)",
+        "guard less past this; auto is three quarters of what the process may still use"),
+    row(Key::Seed, "seed", "auto", &["auto"], "auto or a number, decimal or 0x and hexadecimal",
+        "replays every random choice; auto takes one from the system, and reports print it"),
+    row(Key::Summary, "summary", "auto", When::WORDS, "auto, on, off",
+        "at exit, say how much was guarded and why the rest was not"),
+    row(Key::Help, "help", "0", &["0", "1"], "0, 1",
+        "print this table with the values in force"),
+    absent("budget", "5", "percent of CPU time for mode=budget",
+        "mode=sample with sample_rate limits the cost"),
+    absent("align", "natural", "the alignment of malloc's blocks", "Rust blocks have their layout's alignment"),
+    absent("defer", "0", "freed blocks that may wait for one batched call", "every free traps at once"),
+    absent("leaks", "off", "report blocks that nothing reaches", "leaks are not reported"),
+    absent("syscalls", "on", "for the preload: check buffers handed to system calls",
+        "system calls are not checked"),
+    absent("only_thread", "none", "guard only blocks of these threads", NO_FILTER),
+    absent("skip_thread", "none", "do not guard blocks of these threads", NO_FILTER),
+    absent("only_module", "none", "guard only blocks of these modules", NO_FILTER),
+    absent("skip_module", "none", "do not guard blocks of these modules", NO_FILTER),
+    absent("only_fn", "none", "guard only blocks of these functions", NO_FILTER),
+    absent("skip_fn", "none", "do not guard blocks of these functions", NO_FILTER),
+    absent("only_site", "none", "guard only blocks of these allocation sites", NO_FILTER),
+    absent("skip_site", "none", "do not guard blocks of these allocation sites", NO_FILTER),
+];
+
+impl KeySpec {
+    /// Whether the words are all the values there are.
+    pub const fn is_closed(&self) -> bool {
+        matches!(
+            self.key,
+            Key::Mode
+                | Key::Engine
+                | Key::Place
+                | Key::Fill
+                | Key::OnError
+                | Key::Symbolize
+                | Key::Color
+                | Key::Summary
+                | Key::Help
+        )
+    }
+}
+
+/// A value in force, in the form in which it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown<'o> {
+    /// One of the words of the key.
+    Word(&'static str),
+    /// A decimal number.
+    Number(u64),
+    /// A number of bytes.
+    Size(u64),
+    /// A number that reads best in hexadecimal.
+    Hex(u64),
+    /// A path.
+    Path(&'o PathText),
+    /// A list of sizes; never empty.
+    Ranges(&'o SizeRanges),
+}
+
+impl Options {
+    /// The value in force of one option.
+    pub const fn shown(&self, key: Key) -> Shown<'_> {
+        match key {
+            Key::Mode => Shown::Word(self.mode.word()),
+            Key::SampleRate => Shown::Number(self.sample_rate as u64),
+            Key::Engine => Shown::Word(self.engine.word()),
+            Key::Place => Shown::Word(self.place.word()),
+            Key::OnlySize => shown_ranges(&self.only_size),
+            Key::SkipSize => shown_ranges(&self.skip_size),
+            Key::OnlyAlign => shown_ranges(&self.only_align),
+            Key::SkipAlign => shown_ranges(&self.skip_align),
+            Key::Quarantine => Shown::Size(self.quarantine),
+            Key::Fill => shown_switch(self.fill),
+            Key::StackDepth => Shown::Number(self.stack_depth as u64),
+            Key::OnError => Shown::Word(self.on_error.word()),
+            Key::Exitcode => Shown::Number(self.exitcode as u64),
+            Key::Log => shown_path(&self.log, "stderr"),
+            Key::Report => shown_path(&self.report, "none"),
+            Key::Symbolize => shown_switch(self.symbolize),
+            Key::Color => Shown::Word(self.color.word()),
+            Key::FailRate => shown_or_off(Shown::Number(self.fail_rate as u64)),
+            Key::FailAt => shown_or_off(Shown::Number(self.fail_at)),
+            Key::FailSeed => shown_or_off(Shown::Hex(self.fail_seed)),
+            Key::MaxMemory => match self.max_memory {
+                super::MaxMemory::Auto => Shown::Word("auto"),
+                super::MaxMemory::None => Shown::Word("none"),
+                super::MaxMemory::Bytes(bytes) => Shown::Size(bytes),
+            },
+            Key::Seed => match self.seed {
+                Some(seed) => Shown::Hex(seed),
+                None => Shown::Word("auto"),
+            },
+            Key::Summary => Shown::Word(self.summary.word()),
+            Key::Help => Shown::Number(self.help as u64),
+            Key::Absent => Shown::Word(""),
+        }
+    }
+}
+
+const fn shown_switch(value: bool) -> Shown<'static> {
+    Shown::Word(if value { "on" } else { "off" })
+}
+
+const fn shown_or_off(value: Shown<'static>) -> Shown<'static> {
+    match value {
+        Shown::Number(0) | Shown::Hex(0) => Shown::Word("off"),
+        other => other,
+    }
+}
+
+const fn shown_path<'o>(path: &'o Option<PathText>, otherwise: &'static str) -> Shown<'o> {
+    match path {
+        Some(path) => Shown::Path(path),
+        None => Shown::Word(otherwise),
+    }
+}
+
+const fn shown_ranges(ranges: &SizeRanges) -> Shown<'_> {
+    if ranges.is_empty() { Shown::Word("none") } else { Shown::Ranges(ranges) }
+}

@@ -1,0 +1,362 @@
+//! The runtime as a whole: its parts, its start, and what it is told about threads, forks and the end.
+//!
+//! One [`Guard`] exists per program, in a static. It starts with the first allocation, which the facade makes before
+//! `main`; until then and while it starts, allocations go to the inner allocator. Everything it decides at the start
+//! is in [`Setup`], which never changes after.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+
+use fencepost_record::{Record, Text, Unguarded};
+use fencepost_sys::{OnFault, Platform, Range};
+
+use crate::arena::Arena;
+use crate::depot::Depot;
+use crate::engine::Engine;
+use crate::geometry::Geometry;
+use crate::heap::{Heap, HeapSetup};
+use crate::limits::{Bounds, Limits};
+use crate::options::Options;
+use crate::pattern::Patterns;
+use crate::region::Region;
+use crate::report::Reporter;
+use crate::seal::Seals;
+use crate::threads::{BUSY, ThreadState, ThreadTable};
+
+/// What the facade lends the runtime: how to walk a stack, and entries that lead back to the one static runtime.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// Writes the return addresses of this thread's stack, innermost first, and says how many. Frames below the
+    /// address `anchor` on the stack are left out; 0 leaves out none. Must not take a lock that an allocation of
+    /// the program can hold.
+    pub capture: fn(anchor: usize, into: &mut [u64]) -> usize,
+    /// Calls [`Guard::on_fault`].
+    pub on_fault: OnFault,
+    /// Calls [`Guard::thread_exit`].
+    pub thread_exit: extern "C" fn(usize),
+    /// Calls [`Guard::fork_prepare`].
+    pub fork_prepare: extern "C" fn(),
+    /// Calls [`Guard::fork_parent`].
+    pub fork_parent: extern "C" fn(),
+    /// Calls [`Guard::fork_child`].
+    pub fork_child: extern "C" fn(),
+    /// Calls [`Guard::at_exit`].
+    pub at_exit: extern "C" fn(),
+    /// Resolves names and renders a report; `None` where names are resolved elsewhere. Runs on a stack of its own,
+    /// with its allocations served from a private arena, and may fault or hang without harm.
+    pub render: Option<fn(&Record, RenderStyle, &mut Rendered<'_>)>,
+}
+
+/// How a report is to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenderStyle {
+    /// Whether the text may be coloured.
+    pub color: bool,
+    /// Whether the JSON form is wanted.
+    pub json: bool,
+}
+
+/// Where a renderer puts what it makes.
+pub struct Rendered<'a> {
+    /// Takes everything of the text form that follows the first line.
+    pub text: &'a mut dyn FnMut(&str),
+    /// Takes the JSON form, one line without its end.
+    pub json: &'a mut dyn FnMut(&str),
+}
+
+/// What the start decided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) options: Options,
+    pub(crate) heap: HeapSetup,
+    pub(crate) bounds: Bounds,
+    pub(crate) patterns: Patterns,
+    pub(crate) seed: u64,
+    pub(crate) started_ms: u64,
+    /// The options in force, as text.
+    pub(crate) options_text: Text<1024>,
+    /// A stack for rendering reports.
+    pub(crate) report_stack: Range,
+}
+
+const UNSTARTED: u32 = 0;
+const STARTING: u32 = 1;
+const READY: u32 = 2;
+/// `mode=off`, or the start failed: nothing is guarded and nothing ever was.
+const OFF: u32 = 3;
+
+/// The runtime.
+pub struct Guard<P: Platform> {
+    pub(crate) platform: P,
+    pub(crate) hooks: Hooks,
+    state: AtomicU32,
+    /// After a fault of our own: no new block is guarded.
+    disabled: AtomicU32,
+    setup: UnsafeCell<Option<Setup>>,
+    pub(crate) heap: Heap,
+    pub(crate) depot: Depot,
+    pub(crate) threads: ThreadTable,
+    pub(crate) limits: Limits,
+    pub(crate) arena: Arena,
+    pub(crate) seals: Seals,
+    pub(crate) reporter: Reporter,
+    pub(crate) misc: Region,
+    /// Allocations so far, where `fail_at` or `fail_rate` counts them.
+    pub(crate) countdown: AtomicU64,
+}
+
+// SAFETY: `setup` is written once, by the thread that won the change from UNSTARTED to STARTING, before the Release
+// store of READY or OFF, and read only after an Acquire load of one of these. Every other field is atomic or locked.
+unsafe impl<P: Platform> Sync for Guard<P> {}
+
+impl<P: Platform> Guard<P> {
+    /// A runtime that has not started.
+    pub const fn new(platform: P, hooks: Hooks) -> Self {
+        Guard {
+            platform,
+            hooks,
+            state: AtomicU32::new(UNSTARTED),
+            disabled: AtomicU32::new(0),
+            setup: UnsafeCell::new(None),
+            heap: Heap::new(),
+            depot: Depot::new(),
+            threads: ThreadTable::new(),
+            limits: Limits::new(),
+            arena: Arena::new(),
+            seals: Seals::new(),
+            reporter: Reporter::new(),
+            misc: Region::new(),
+            countdown: AtomicU64::new(0),
+        }
+    }
+
+    /// The system underneath.
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// What the start decided, once it has.
+    #[inline]
+    pub(crate) fn ready(&self) -> Option<&Setup> {
+        if self.state.load(Ordering::Acquire) != READY {
+            return None;
+        }
+        self.decided()
+    }
+
+    /// The same for a runtime that is off.
+    pub(crate) fn decided(&self) -> Option<&Setup> {
+        if self.state.load(Ordering::Acquire) < READY {
+            return None;
+        }
+        // SAFETY: READY and OFF are stored after the only write to `setup`, and nothing writes to it again.
+        unsafe { (*self.setup.get()).as_ref() }
+    }
+
+    /// Whether nothing was ever guarded and nothing will be.
+    #[inline]
+    pub fn is_off(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OFF
+    }
+
+    /// Whether the runtime has been started, is starting, or has been found to be off.
+    pub fn has_begun(&self) -> bool {
+        self.state.load(Ordering::Acquire) != UNSTARTED
+    }
+
+    /// Whether new blocks are no longer guarded after a fault of our own.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.disabled.load(Ordering::Relaxed) != 0
+    }
+
+    /// Stops guarding new blocks, and says so once. Blocks that are guarded stay so.
+    pub(crate) fn disable(&self, why: &str) {
+        if self.disabled.swap(1, Ordering::Relaxed) == 0 {
+            self.complain(format_args!(
+                "fault of its own ({why}): no further blocks are guarded; the program goes on"
+            ));
+        }
+    }
+
+    /// Starts the runtime: reads the options, chooses an engine, takes its memory, puts its handlers in force.
+    /// Does nothing when it has begun. `compiled` holds the options that the program was built with.
+    pub fn start(&self, compiled: &str) {
+        if self.state.compare_exchange(UNSTARTED, STARTING, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return;
+        }
+        self.platform.probe();
+        let state = match self.set_up(compiled) {
+            Some(()) => READY,
+            None => OFF,
+        };
+        self.state.store(state, Ordering::Release);
+        if state == READY {
+            self.put_handlers_in_force();
+        }
+    }
+
+    fn put_handlers_in_force(&self) {
+        let hooks = &self.hooks;
+        if let Err(error) = self.platform.install(hooks.on_fault) {
+            self.complain(format_args!(
+                "the fault handler could not be installed ({error}): errors end without a report"
+            ));
+        }
+        let fork = self.platform.at_fork(hooks.fork_prepare, hooks.fork_parent, hooks.fork_child);
+        if let Err(error) = fork.and_then(|()| self.platform.at_exit(hooks.at_exit)) {
+            self.complain(format_args!("no notice of fork and exit could be had ({error})"));
+        }
+    }
+
+    pub(crate) fn store_setup(&self, setup: Setup) {
+        // SAFETY: only `set_up` calls this, on the one thread that won the change to STARTING, and readers wait for
+        // the Release store that follows.
+        unsafe { *self.setup.get() = Some(setup) };
+    }
+
+    /// This thread's state, made if it has none; `None` while it is being made, after the thread's end, or when
+    /// there are too many threads.
+    #[inline]
+    pub(crate) fn thread(&self, setup: &Setup) -> Option<&'static ThreadState> {
+        let word = self.platform.thread_word();
+        match ThreadState::of_word(word) {
+            Some(state) => Some(state),
+            None if word == BUSY => None,
+            None => self.enter_thread(setup),
+        }
+    }
+
+    /// This thread's state if it has one.
+    pub(crate) fn thread_if_known(&self) -> Option<&'static ThreadState> {
+        ThreadState::of_word(self.platform.thread_word())
+    }
+
+    #[cold]
+    fn enter_thread(&self, setup: &Setup) -> Option<&'static ThreadState> {
+        self.platform.set_thread_word(BUSY);
+        let Some(state) = self.threads.take(&self.platform, setup.seed) else {
+            // Too many threads at once: this one is served unguarded until it ends.
+            return None;
+        };
+        state.set_alternate_stack(self.platform.ensure_alternate_stack());
+        state.set_stack(self.platform.stack_bounds().unwrap_or_default());
+        self.platform.set_thread_word(core::ptr::from_ref(state) as usize);
+        self.platform.at_thread_exit(self.hooks.thread_exit, core::ptr::from_ref(state) as usize);
+        Some(state)
+    }
+
+    /// A thread ends: hands its spans over and gives its state back. What it still allocates after that, in
+    /// destructors that run later, is served unguarded.
+    pub fn thread_exit(&self, word: usize) {
+        let (Some(_), Some(state)) = (self.ready(), ThreadState::of_word(word)) else { return };
+        self.platform.set_thread_word(BUSY);
+        self.hand_over(state);
+        let alternate = state.alternate_stack();
+        state.set_alternate_stack(Range::default());
+        if alternate.len != 0 {
+            // SAFETY: `ensure_alternate_stack` gave it to this thread, which runs its exit code on its own stack.
+            unsafe { self.platform.drop_alternate_stack(alternate) };
+        }
+        self.threads.give_back(&self.platform, state);
+    }
+
+    /// Gives a thread's counts and spans to the common stock.
+    fn hand_over(&self, state: &ThreadState) {
+        self.limits.add_held(state.held_delta.swap(0, Ordering::Relaxed));
+        self.limits.add_live(state.live_delta.swap(0, Ordering::Relaxed));
+        for (pages, word) in state.spans.iter().enumerate() {
+            if let Some(index) = (word.swap(0, Ordering::Relaxed) as usize).checked_sub(1) {
+                self.heap.orphan(&self.platform, index, pages);
+            }
+        }
+    }
+
+    /// Before a fork: nobody else holds a lock of ours while the child is made.
+    pub fn fork_prepare(&self) {
+        if self.ready().is_none() {
+            return;
+        }
+        self.enter();
+        self.reporter.lock_for_fork().acquire(&self.platform);
+        self.arena.lock_for_fork().acquire(&self.platform);
+        self.threads.lock_for_fork().acquire(&self.platform);
+        self.depot.before_fork(&self.platform);
+        self.heap.lock_for_fork().acquire(&self.platform);
+    }
+
+    /// After a fork, in the parent.
+    pub fn fork_parent(&self) {
+        if self.ready().is_none() {
+            return;
+        }
+        self.open_locks();
+        self.leave();
+    }
+
+    /// After a fork, in the child, where only this thread exists.
+    pub fn fork_child(&self) {
+        if self.ready().is_none() {
+            return;
+        }
+        self.open_locks();
+        let own = self.platform.thread_word();
+        self.threads.bury_others(own, |state| self.hand_over(state));
+        if let Some(state) = ThreadState::of_word(own) {
+            self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
+        }
+        self.reporter.after_fork_in_child();
+        self.leave();
+    }
+
+    fn open_locks(&self) {
+        self.heap.lock_for_fork().release(&self.platform);
+        self.depot.after_fork(&self.platform);
+        self.threads.lock_for_fork().release(&self.platform);
+        self.arena.lock_for_fork().release(&self.platform);
+        self.reporter.lock_for_fork().release(&self.platform);
+    }
+
+    /// From here this thread's own allocations are not guarded.
+    fn enter(&self) {
+        if let Some(state) = self.thread_if_known() {
+            state.depth.store(state.depth.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            // A signal handler of the program that interrupts us must see it.
+            compiler_fence(Ordering::SeqCst);
+        }
+    }
+
+    /// The end of [`Guard::enter`].
+    fn leave(&self) {
+        if let Some(state) = self.thread_if_known() {
+            compiler_fence(Ordering::SeqCst);
+            state.depth.store(state.depth.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a block that the inner allocator serves.
+    pub(crate) fn count_unguarded(&self, state: Option<&ThreadState>, why: Unguarded) {
+        match state {
+            Some(state) => state.counters.not_guarded(why),
+            None => {
+                if let Some(counter) = self.threads.shared.unguarded.get(why as usize) {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Milliseconds since the start, as the records keep them.
+    pub(crate) fn now(&self, setup: &Setup) -> u32 {
+        u32::try_from(self.platform.now_ms().saturating_sub(setup.started_ms)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Setup {
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.heap.geometry
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        self.heap.engine
+    }
+}

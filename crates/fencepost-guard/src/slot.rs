@@ -1,0 +1,166 @@
+//! The record of one block, kept apart from the program's memory and readable from the fault handler.
+//!
+//! All fields are atomic: the handler of any thread may read a record while its owner writes it. `state` is the
+//! gate: whoever wins the change from live to freeing owns the other fields until it says freed, and a zeroed
+//! record is a valid one that says "never handed out".
+
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering};
+
+/// What a slot is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotState {
+    /// Never handed out, or its record has been dropped.
+    Empty,
+    /// Holds a block.
+    Live,
+    /// Its block is being freed.
+    Freeing,
+    /// Its block was freed; it stays dead.
+    Freed,
+}
+
+const EMPTY: u32 = 0;
+const LIVE: u32 = 1;
+const FREEING: u32 = 2;
+const FREED: u32 = 3;
+/// Alive, and a check reads its redzones: a free waits.
+const CHECKED: u32 = 4;
+
+/// The record of one block.
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    state: AtomicU32,
+    pub(crate) alloc_trace: AtomicU32,
+    pub(crate) free_trace: AtomicU32,
+    pub(crate) alloc_thread: AtomicU32,
+    pub(crate) free_thread: AtomicU32,
+    pub(crate) alloc_ms: AtomicU32,
+    pub(crate) free_ms: AtomicU32,
+    align_log2: AtomicU8,
+    /// Seals that hold some part of the block.
+    pub(crate) seals: AtomicU16,
+    pointer: AtomicUsize,
+    size: AtomicUsize,
+}
+
+const _: () = assert!(size_of::<Slot>() == 64, "one cache line a block");
+
+/// Who did something to a block, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Act {
+    /// Number of the stack in the depot; 0 when it was not kept.
+    pub(crate) trace: u32,
+    /// Number of the thread in the thread table; 0 when it is not known.
+    pub(crate) thread: u32,
+    /// Milliseconds since the runtime started.
+    pub(crate) ms: u32,
+}
+
+/// A copy of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotView {
+    pub(crate) state: SlotState,
+    pub(crate) pointer: usize,
+    pub(crate) size: usize,
+    pub(crate) align: usize,
+    pub(crate) sealed: bool,
+    pub(crate) allocated: Act,
+    pub(crate) freed: Act,
+}
+
+impl SlotView {
+    /// One past the block's last byte.
+    pub(crate) const fn end(&self) -> usize {
+        self.pointer.wrapping_add(self.size)
+    }
+}
+
+impl Slot {
+    /// Makes an empty slot hold a block. The caller owns the slot.
+    pub(crate) fn birth(&self, pointer: usize, size: usize, align: usize, act: Act) {
+        self.pointer.store(pointer, Ordering::Relaxed);
+        self.size.store(size, Ordering::Relaxed);
+        self.align_log2.store(align.trailing_zeros().to_le_bytes()[0], Ordering::Relaxed);
+        self.seals.store(0, Ordering::Relaxed);
+        self.alloc_trace.store(act.trace, Ordering::Relaxed);
+        self.alloc_thread.store(act.thread, Ordering::Relaxed);
+        self.alloc_ms.store(act.ms, Ordering::Relaxed);
+        self.free_trace.store(0, Ordering::Relaxed);
+        // Release: whoever sees the block live sees what is above.
+        self.state.store(LIVE, Ordering::Release);
+    }
+
+    /// Takes the right to free the block; false when it is not alive (any more). Waits out a check.
+    pub(crate) fn begin_free(&self) -> bool {
+        loop {
+            match self.state.compare_exchange(LIVE, FREEING, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                // A check compares at most a page and makes no system call.
+                Err(CHECKED) => core::hint::spin_loop(),
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Keeps a live block from being freed while its redzones are read; false when it is not alive.
+    pub(crate) fn begin_check(&self) -> bool {
+        self.state.compare_exchange(LIVE, CHECKED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Ends the check.
+    pub(crate) fn end_check(&self) {
+        self.state.store(LIVE, Ordering::Release);
+    }
+
+    /// Notes who frees it, before the memory closes: a fault in between finds the stack.
+    pub(crate) fn note_free(&self, act: Act) {
+        self.free_trace.store(act.trace, Ordering::Relaxed);
+        self.free_thread.store(act.thread, Ordering::Relaxed);
+        self.free_ms.store(act.ms, Ordering::Release);
+    }
+
+    /// Ends the free.
+    pub(crate) fn end_free(&self) {
+        self.state.store(FREED, Ordering::Release);
+    }
+
+    /// Makes the record say "never handed out". Nobody may use the slot.
+    pub(crate) fn clear(&self) {
+        self.free_trace.store(0, Ordering::Relaxed);
+        self.seals.store(0, Ordering::Relaxed);
+        self.state.store(EMPTY, Ordering::Release);
+    }
+
+    /// The state now.
+    pub(crate) fn state(&self) -> SlotState {
+        match self.state.load(Ordering::Acquire) {
+            LIVE | CHECKED => SlotState::Live,
+            FREEING => SlotState::Freeing,
+            FREED => SlotState::Freed,
+            EMPTY => SlotState::Empty,
+            _ => SlotState::Empty,
+        }
+    }
+
+    /// A copy of the whole record.
+    pub(crate) fn view(&self) -> SlotView {
+        let state = self.state();
+        SlotView {
+            state,
+            pointer: self.pointer.load(Ordering::Relaxed),
+            size: self.size.load(Ordering::Relaxed),
+            align: 1usize.checked_shl(u32::from(self.align_log2.load(Ordering::Relaxed))).unwrap_or(1),
+            sealed: self.seals.load(Ordering::Relaxed) != 0,
+            allocated: Act {
+                trace: self.alloc_trace.load(Ordering::Relaxed),
+                thread: self.alloc_thread.load(Ordering::Relaxed),
+                ms: self.alloc_ms.load(Ordering::Relaxed),
+            },
+            freed: Act {
+                trace: self.free_trace.load(Ordering::Relaxed),
+                thread: self.free_thread.load(Ordering::Relaxed),
+                ms: self.free_ms.load(Ordering::Relaxed),
+            },
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The table of spans: what each 2 MiB of the heap is used for, found from an address by arithmetic alone.
+//!
+//! A *run* is one or more spans used as a whole: one for small slots, as many as it needs for a large block. The
+//! first span of a run is its head and speaks for the others. A run is *in use* until every block it can hold has
+//! been freed; then it is *dead*, and waits in the quarantine to be *reused*. All fields are atomic because the
+//! fault handler reads them at any time; only the owner of a run, or whoever holds the heap's lock, writes them.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// What a run is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Nothing yet.
+    Unused,
+    /// Small slots with this many data pages.
+    Small(usize),
+    /// One large block.
+    Large,
+}
+
+/// How far a run is from being used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Blocks live in it or may come to.
+    InUse,
+    /// All its blocks are freed, and its pages are closed one by one.
+    Dead,
+    /// Dead, and one inaccessible mapping together with its retired neighbours.
+    Retired,
+}
+
+const IN_USE: u32 = 0;
+const DEAD: u32 = 1;
+const RETIRED: u32 = 2;
+const LARGE: u32 = u32::MAX;
+
+/// One span.
+#[repr(C, align(64))]
+pub(crate) struct Span {
+    /// 0 unused, `LARGE`, or data pages per slot.
+    kind: AtomicU32,
+    life: AtomicU32,
+    /// Spans between this one and the head of its run.
+    pub(crate) back: AtomicU32,
+    /// Spans in the run; on its head.
+    pub(crate) run: AtomicU32,
+    /// Slots handed out.
+    pub(crate) used: AtomicU32,
+    /// Slots opened.
+    pub(crate) ready: AtomicU32,
+    /// Blocks freed.
+    pub(crate) dead: AtomicU32,
+    /// Next in the list this run is in, as number plus 1; 0 ends it.
+    pub(crate) next: AtomicU32,
+    /// Whether the records of its slots have been dropped.
+    pub(crate) forgotten: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Span>() == 64, "one cache line a span");
+
+impl Span {
+    pub(crate) fn usage(&self) -> Use {
+        match self.kind.load(Ordering::Acquire) {
+            0 => Use::Unused,
+            LARGE => Use::Large,
+            pages => Use::Small(pages as usize),
+        }
+    }
+
+    pub(crate) fn set_usage(&self, usage: Use) {
+        let kind = match usage {
+            Use::Unused => 0,
+            Use::Large => LARGE,
+            Use::Small(pages) => u32::try_from(pages).unwrap_or(0),
+        };
+        self.kind.store(kind, Ordering::Release);
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        match self.life.load(Ordering::Acquire) {
+            RETIRED => Life::Retired,
+            DEAD => Life::Dead,
+            _ => Life::InUse,
+        }
+    }
+
+    pub(crate) fn set_life(&self, life: Life) {
+        let word = match life {
+            Life::InUse => IN_USE,
+            Life::Dead => DEAD,
+            Life::Retired => RETIRED,
+        };
+        self.life.store(word, Ordering::Release);
+    }
+
+    /// Makes the span ready for a new use. The caller holds the heap's lock.
+    pub(crate) fn reset(&self) {
+        for field in [&self.back, &self.run, &self.used, &self.ready, &self.dead, &self.next, &self.forgotten]
+        {
+            field.store(0, Ordering::Relaxed);
+        }
+        self.set_life(Life::InUse);
+    }
+}

@@ -1,0 +1,175 @@
+//! The start: options, engine, limits and memory. Runs once, before the program's own code where possible.
+
+use core::fmt::Write;
+
+use fencepost_record::Text;
+use fencepost_sys::{Platform, Range, VmError};
+
+use crate::engine::Engine;
+use crate::geometry::{Geometry, SPAN_BYTES};
+use crate::heap::{HeapSetup, SPAN_OVERHEAD};
+use crate::limits::Bounds;
+use crate::options::{self, EngineChoice, MaxMemory, Mode, Options};
+use crate::output::Line;
+use crate::pattern::{FILL_RANGE, Patterns};
+use crate::runtime::{Guard, Setup};
+
+/// Address space for the heap beyond the quarantine, so that live blocks have room: half as much again.
+const HEADROOM_SHARE: u64 = 2;
+/// The most address space that is asked for: an eighth of what 47 bits give.
+const HEAP_MAX: u64 = 16 << 40;
+/// Inaccessible mappings that dead memory may cost: few enough that the whole process stays under 200 mappings.
+const HOLES_MAX: usize = 48;
+/// The share of the memory limit that records of freed blocks may take.
+const RECORDS_SHARE: u64 = 16;
+/// Records of freed blocks kept where memory is not limited: those of 64 million one-page blocks.
+const RECORDS_MAX: u64 = 4 << 30;
+/// The part of what the process may still use that guarding may take: three quarters.
+const AVAILABLE_SHARE: u64 = 4;
+/// A stack for rendering: names are resolved by code that was not written for small stacks.
+const REPORT_STACK: usize = 8 << 20;
+
+impl<P: Platform> Guard<P> {
+    /// Decides everything; `None` when nothing is to be guarded.
+    pub(crate) fn set_up(&self, compiled: &str) -> Option<()> {
+        let options = self.read_options(compiled);
+        let seed = options.seed.unwrap_or_else(|| self.platform.random());
+        let mut setup = Setup {
+            options,
+            heap: self.heap_setup(&options),
+            bounds: Bounds { held_max: u64::MAX, mappings_max: None },
+            patterns: Patterns::NONE,
+            seed,
+            started_ms: self.platform.now_ms(),
+            options_text: Text::EMPTY,
+            report_stack: Range::default(),
+        };
+        // Text never fails: longer input is cut.
+        let written = options::write_in_force(&options, &mut setup.options_text);
+        let _ = written;
+        if options.mode == Mode::Off {
+            self.store_setup(setup);
+            return None;
+        }
+        self.set_bounds(&mut setup);
+        match self.take_memory(&mut setup) {
+            Ok(()) => {
+                self.store_setup(setup);
+                Some(())
+            }
+            Err(error) => {
+                self.give_memory_back();
+                self.complain(format_args!(
+                    "nothing is guarded: no address space could be reserved ({error}); raise the limit on it \
+                     (ulimit -v) or lower quarantine"
+                ));
+                self.store_setup(setup);
+                None
+            }
+        }
+    }
+
+    fn read_options(&self, compiled: &str) -> Options {
+        let built_in = options::parse(compiled.as_bytes(), Options::DEFAULT);
+        let environment = self.platform.environment(c"FENCEPOST_OPTIONS").unwrap_or(b"");
+        let parsed = options::parse(environment, built_in.options);
+        for error in built_in.errors().chain(parsed.errors()) {
+            self.complain(format_args!("{error}"));
+        }
+        if parsed.options.help {
+            let mut line = Line::new(&self.platform, 2);
+            let written = options::write_table(&parsed.options, &mut line);
+            line.end(written);
+        }
+        parsed.options
+    }
+
+    fn heap_setup(&self, options: &Options) -> HeapSetup {
+        let offers = self.platform.offers();
+        let engine = match options.engine {
+            EngineChoice::Auto if offers.guard_markers => Engine::Marker,
+            EngineChoice::Marker if offers.guard_markers => Engine::Marker,
+            EngineChoice::Marker => {
+                self.complain(format_args!(
+                    "engine=marker does not work here (it needs Linux 6.13 or later): using engine=mprotect"
+                ));
+                Engine::Mprotect
+            }
+            _ => Engine::Mprotect,
+        };
+        HeapSetup {
+            engine,
+            geometry: Geometry::new(self.platform.page_size()),
+            quarantine: usize::try_from(options.quarantine / SPAN_BYTES as u64).unwrap_or(usize::MAX),
+            holes_max: HOLES_MAX,
+            kept_max: usize::try_from(RECORDS_MAX / SPAN_OVERHEAD).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn set_bounds(&self, setup: &mut Setup) {
+        let held_max = match setup.options.max_memory {
+            MaxMemory::None => None,
+            MaxMemory::Bytes(bytes) => Some(bytes),
+            MaxMemory::Auto => {
+                self.platform.available().map(|bytes| bytes.saturating_sub(bytes / AVAILABLE_SHARE))
+            }
+        };
+        let offers = self.platform.offers();
+        let costs = setup.engine().mappings_per_block() != 0;
+        setup.bounds = Bounds {
+            held_max: held_max.unwrap_or(u64::MAX),
+            mappings_max: offers
+                .mappings_max
+                .filter(|_| costs)
+                .map(|max| Bounds::mappings(max, offers.mappings_now)),
+        };
+        if let Some(held_max) = held_max {
+            let records = (held_max / RECORDS_SHARE).min(RECORDS_MAX);
+            setup.heap.kept_max = usize::try_from(records / SPAN_OVERHEAD).unwrap_or(usize::MAX);
+        }
+    }
+
+    fn take_memory(&self, setup: &mut Setup) -> Result<(), VmError> {
+        let platform = &self.platform;
+        let wanted = setup.options.quarantine.saturating_add(setup.options.quarantine / HEADROOM_SHARE);
+        let wanted = wanted.clamp(1 << 30, HEAP_MAX);
+        self.misc.reserve(platform, REPORT_STACK.saturating_mul(2))?;
+        let page = platform.page_size();
+        // A guard page's worth of reserved addresses stays below the stack.
+        let tables = page.saturating_mul(4);
+        self.misc.ensure(platform, tables)?;
+        let misc = self.misc.range();
+        let patterns = Range { start: misc.start, len: page.saturating_mul(2) };
+        let stack = Range { start: misc.end().wrapping_sub(REPORT_STACK), len: REPORT_STACK };
+        // SAFETY: the range is the committed start of our own reservation, given away here for good.
+        setup.patterns = unsafe { Patterns::write(patterns, page, setup.seed) };
+        // SAFETY: the range is the end of our own reservation, which `ensure` above does not reach.
+        unsafe { platform.commit(stack) }?;
+        setup.report_stack = stack;
+        self.depot.start(platform)?;
+        self.threads.start(platform)?;
+        self.arena.start(platform)?;
+        self.reporter.start(platform)?;
+        self.heap.start(platform, usize::try_from(wanted).unwrap_or(usize::MAX))?;
+        // Where these addresses are taken, reading through the fill pattern may not fault: nothing else depends on it.
+        let kept_unmapped = platform.reserve_at(FILL_RANGE);
+        let _ = kept_unmapped;
+        Ok(())
+    }
+
+    fn give_memory_back(&self) {
+        self.heap.release(&self.platform);
+        self.reporter.release(&self.platform);
+        self.arena.release(&self.platform);
+        self.threads.release(&self.platform);
+        self.depot.release(&self.platform);
+        self.misc.release(&self.platform);
+    }
+
+    /// One line on stderr that starts with our name.
+    pub(crate) fn complain(&self, what: core::fmt::Arguments<'_>) {
+        let mut line = Line::new(&self.platform, 2);
+        let written = writeln!(line, "fencepost: {what}");
+        line.end(written);
+    }
+}

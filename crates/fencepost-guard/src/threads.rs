@@ -1,0 +1,324 @@
+//! What each thread keeps for itself, so that the fast path shares no written cache line with other threads.
+//!
+//! A thread finds its [`ThreadState`] through the platform's thread word: 0 in a new thread, [`BUSY`] while its
+//! state is being made or after it was given back, else the state's address. States live in a table that is never
+//! given back and are used again by later threads, so that many short threads cost no more memory than the most
+//! that ran at once. Names outlive their threads in a ring of their own, for the reports.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use fencepost_record::{Text, ThreadInfo, UNGUARDED_REASONS, Unguarded};
+use fencepost_sys::{Memory, Range, Threads, VmResult};
+
+use crate::geometry::SMALL_PAGES;
+use crate::lock::Lock;
+use crate::region::Region;
+
+/// The thread word of a thread whose state is being made or was given back.
+pub(crate) const BUSY: usize = 1;
+/// The most threads that have a state at once; further ones share one.
+const STATES_MAX: usize = 1 << 16;
+/// Threads whose names are remembered; a power of two.
+const NAMES: usize = 1 << 14;
+/// Bytes of a name as the operating system keeps it.
+const NAME_WORDS: usize = 2;
+
+/// Counters of one thread. Only their thread writes them; anyone may read.
+#[repr(C)]
+pub(crate) struct Counters {
+    pub(crate) guarded: AtomicU64,
+    pub(crate) freed: AtomicU64,
+    pub(crate) unguarded: [AtomicU64; UNGUARDED_REASONS],
+    /// Blocks from the inner allocator that are alive: allocated minus freed by this thread, wrapping.
+    pub(crate) inner_live: AtomicU64,
+}
+
+impl Counters {
+    const fn new() -> Self {
+        Counters {
+            guarded: AtomicU64::new(0),
+            freed: AtomicU64::new(0),
+            unguarded: [const { AtomicU64::new(0) }; UNGUARDED_REASONS],
+            inner_live: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds to a counter that only this thread writes: no locked instruction.
+    pub(crate) fn bump(counter: &AtomicU64, by: u64) {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+
+    /// Blocks guarded.
+    pub(crate) fn guarded(&self) -> u64 {
+        self.guarded.load(Ordering::Relaxed)
+    }
+
+    /// Guarded blocks freed.
+    pub(crate) fn freed(&self) -> u64 {
+        self.freed.load(Ordering::Relaxed)
+    }
+
+    /// Blocks of the inner allocator: allocated minus freed, wrapping.
+    pub(crate) fn inner_live(&self) -> u64 {
+        self.inner_live.load(Ordering::Relaxed)
+    }
+
+    /// Blocks that were not guarded, for one reason.
+    pub(crate) fn unguarded_by(&self, why: Unguarded) -> u64 {
+        self.unguarded.get(why as usize).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Counts a block that was not guarded.
+    pub(crate) fn not_guarded(&self, why: Unguarded) {
+        if let Some(counter) = self.unguarded.get(why as usize) {
+            Self::bump(counter, 1);
+        }
+    }
+}
+
+/// What a thread keeps for itself. All fields are atomic because others read them in reports and after a fork.
+#[repr(C, align(128))]
+pub(crate) struct ThreadState {
+    /// Whether a thread owns this state.
+    pub(crate) owned: AtomicU32,
+    /// The thread's number in reports, from 1.
+    pub(crate) number: AtomicU32,
+    /// Not 0 while the runtime works on this thread: what it allocates itself is not guarded.
+    pub(crate) depth: AtomicU32,
+    /// Not 0 while this thread resolves names for a report: what it allocates comes from the private arena.
+    pub(crate) reporting: AtomicU32,
+    /// The span that each kind of small slot is taken from: number plus 1.
+    pub(crate) spans: [AtomicU32; SMALL_PAGES + 1],
+    /// How many slots the last batch of each kind opened.
+    pub(crate) batches: [AtomicU32; SMALL_PAGES + 1],
+    /// Allocations until the next one that `mode=sample` guards.
+    pub(crate) countdown: AtomicU32,
+    /// Allocations until the handlers are looked at again.
+    pub(crate) until_check: AtomicU32,
+    /// The address of the last fault that another thread may have caused by opening the page just then.
+    pub(crate) last_doubt: AtomicUsize,
+    /// State of this thread's random choices.
+    pub(crate) random: AtomicU64,
+    /// Held bytes not yet added to the common count, wrapping.
+    pub(crate) held_delta: AtomicU64,
+    /// Live blocks not yet added to the common count, wrapping.
+    pub(crate) live_delta: AtomicU64,
+    pub(crate) counters: Counters,
+    stack_start: AtomicUsize,
+    stack_len: AtomicUsize,
+    alternate_start: AtomicUsize,
+    alternate_len: AtomicUsize,
+    /// Next free state: number plus 1.
+    next: AtomicU32,
+}
+
+impl ThreadState {
+    /// The state that a thread word names.
+    pub(crate) fn of_word(word: usize) -> Option<&'static ThreadState> {
+        if word <= BUSY {
+            return None;
+        }
+        // SAFETY: a word above `BUSY` is only ever set from `ThreadTable::take`, which gives the address of a state in the
+        // table; the table is never given back, and `ThreadState` is made of atomics.
+        Some(unsafe { &*(word as *const ThreadState) })
+    }
+
+    /// The thread's stack; empty when it is not known.
+    pub(crate) fn stack(&self) -> Range {
+        Range { start: self.stack_start.load(Ordering::Relaxed), len: self.stack_len.load(Ordering::Relaxed) }
+    }
+
+    pub(crate) fn set_stack(&self, range: Range) {
+        self.stack_start.store(range.start, Ordering::Relaxed);
+        self.stack_len.store(range.len, Ordering::Relaxed);
+    }
+
+    /// The alternate stack that we gave this thread; empty when it has its own.
+    pub(crate) fn alternate_stack(&self) -> Range {
+        Range {
+            start: self.alternate_start.load(Ordering::Relaxed),
+            len: self.alternate_len.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn set_alternate_stack(&self, range: Range) {
+        self.alternate_start.store(range.start, Ordering::Relaxed);
+        self.alternate_len.store(range.len, Ordering::Relaxed);
+    }
+
+    /// The next number of this thread's random sequence (SplitMix64).
+    pub(crate) fn next_random(&self) -> u64 {
+        let state = self.random.load(Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.store(state, Ordering::Relaxed);
+        crate::pattern::mix(state)
+    }
+}
+
+/// The name of one thread, kept after its end.
+#[repr(C)]
+struct Name {
+    number: AtomicU32,
+    id: AtomicU32,
+    words: [AtomicU64; NAME_WORDS],
+}
+
+/// All threads.
+pub(crate) struct ThreadTable {
+    states: Region,
+    names: Region,
+    lock: Lock,
+    used: AtomicUsize,
+    free: AtomicU32,
+    numbers: AtomicU32,
+    /// Counts of threads that have no state, and of those that have ended.
+    pub(crate) shared: Counters,
+}
+
+impl ThreadTable {
+    pub(crate) const fn new() -> Self {
+        ThreadTable {
+            states: Region::new(),
+            names: Region::new(),
+            lock: Lock::new(),
+            used: AtomicUsize::new(0),
+            free: AtomicU32::new(0),
+            numbers: AtomicU32::new(0),
+            shared: Counters::new(),
+        }
+    }
+
+    pub(crate) fn start<M: Memory>(&self, memory: &M) -> VmResult {
+        self.states.reserve(memory, STATES_MAX.wrapping_mul(size_of::<ThreadState>()))?;
+        self.names.reserve(memory, NAMES.wrapping_mul(size_of::<Name>()))?;
+        self.names.ensure(memory, NAMES.wrapping_mul(size_of::<Name>()))
+    }
+
+    pub(crate) fn release<M: Memory>(&self, memory: &M) {
+        self.states.release(memory);
+        self.names.release(memory);
+    }
+
+    /// A state for this thread; `None` when there are too many.
+    pub(crate) fn take<P: Memory + Threads>(&self, platform: &P, seed: u64) -> Option<&'static ThreadState> {
+        let held = self.lock.hold(platform);
+        let state = match (self.free.load(Ordering::Relaxed) as usize).checked_sub(1) {
+            Some(index) => {
+                let state = self.at(index)?;
+                self.free.store(state.next.load(Ordering::Relaxed), Ordering::Relaxed);
+                state
+            }
+            None => {
+                let index = self.used.load(Ordering::Relaxed);
+                let end = index.checked_add(1).filter(|end| *end <= STATES_MAX)?;
+                self.states.ensure(platform, end.wrapping_mul(size_of::<ThreadState>())).ok()?;
+                self.used.store(end, Ordering::Release);
+                self.at(index)?
+            }
+        };
+        drop(held);
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        state.number.store(number, Ordering::Relaxed);
+        state.random.store(crate::pattern::mix(seed ^ u64::from(number)), Ordering::Relaxed);
+        for batch in &state.batches {
+            batch.store(0, Ordering::Relaxed);
+        }
+        for word in [&state.countdown, &state.until_check, &state.reporting, &state.depth] {
+            word.store(0, Ordering::Relaxed);
+        }
+        state.owned.store(1, Ordering::Release);
+        self.remember(platform, number);
+        Some(state)
+    }
+
+    /// Takes a state back from a thread that ends. Its spans must have been handed over before.
+    pub(crate) fn give_back<P: Threads>(&self, platform: &P, state: &ThreadState) {
+        self.remember(platform, state.number.load(Ordering::Relaxed));
+        let held = self.lock.hold(platform);
+        self.give_back_locked(state);
+        drop(held);
+    }
+
+    fn give_back_locked(&self, state: &ThreadState) {
+        state.owned.store(0, Ordering::Release);
+        self.absorb(&state.counters);
+        let start = self.states.range().start;
+        let index = (core::ptr::from_ref(state) as usize).wrapping_sub(start) / size_of::<ThreadState>();
+        state.next.store(self.free.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.free.store(u32::try_from(index.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Moves an ended thread's counts to the common ones. Under the lock, so that a reader counts nothing twice.
+    fn absorb(&self, counters: &Counters) {
+        let pairs = [
+            (&counters.guarded, &self.shared.guarded),
+            (&counters.freed, &self.shared.freed),
+            (&counters.inner_live, &self.shared.inner_live),
+        ];
+        for (from, to) in pairs.into_iter().chain(counters.unguarded.iter().zip(&self.shared.unguarded)) {
+            to.fetch_add(from.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    fn at(&self, index: usize) -> Option<&'static ThreadState> {
+        // SAFETY: the region holds a table of `ThreadState` only, made of atomics and valid when zeroed.
+        unsafe { self.states.get::<ThreadState>(index) }
+    }
+
+    /// Every state that a thread owns now.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = &'static ThreadState> {
+        (0..self.used.load(Ordering::Acquire))
+            .filter_map(|index| self.at(index))
+            .filter(|state| state.owned.load(Ordering::Acquire) != 0)
+    }
+
+    /// The sum of one counter over all threads, past and present.
+    pub(crate) fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.owned().fold(count(&self.shared), |sum, state| sum.wrapping_add(count(&state.counters)))
+    }
+
+    /// Writes down this thread's id and present name under its number.
+    pub(crate) fn remember<P: Threads>(&self, platform: &P, number: u32) {
+        let Some(entry) = self.name_entry(number) else { return };
+        let mut bytes = [0u8; NAME_WORDS * 8];
+        let len = platform.thread_name(&mut bytes).min(bytes.len());
+        if let Some(rest) = bytes.get_mut(len..) {
+            rest.fill(0);
+        }
+        entry.number.store(number, Ordering::Relaxed);
+        entry.id.store(platform.thread_id(), Ordering::Relaxed);
+        for (word, chunk) in entry.words.iter().zip(bytes.as_chunks::<8>().0) {
+            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+        }
+    }
+
+    /// Id and name of a thread by its number, if they are still known.
+    pub(crate) fn info(&self, number: u32) -> ThreadInfo {
+        let known = self.name_entry(number).filter(|entry| entry.number.load(Ordering::Relaxed) == number);
+        let (Some(entry), true) = (known, number != 0) else { return ThreadInfo::default() };
+        let mut bytes = [0u8; NAME_WORDS * 8];
+        for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&entry.words) {
+            *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        let len = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        let name = Text::new(bytes.get(..len).unwrap_or(&[]));
+        ThreadInfo { id: entry.id.load(Ordering::Relaxed), name }
+    }
+
+    fn name_entry(&self, number: u32) -> Option<&'static Name> {
+        // SAFETY: the region holds a table of `Name` only, made of atomics and valid when zeroed.
+        unsafe { self.names.get::<Name>(number as usize & NAMES.wrapping_sub(1)) }
+    }
+
+    /// The table's lock, for both sides of a fork.
+    pub(crate) fn lock_for_fork(&self) -> &Lock {
+        &self.lock
+    }
+
+    /// In a forked child: the other threads do not exist here. Calls `each` with every state they leave behind.
+    pub(crate) fn bury_others(&self, own: usize, each: impl Fn(&ThreadState)) {
+        for state in self.owned().filter(|state| core::ptr::from_ref(*state) as usize != own) {
+            each(state);
+            self.give_back_locked(state);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The document that the live side writes and the cold side reads.
+//!
+//! A [`Record`] holds everything known about one error as plain data of fixed size. The fault handler fills it
+//! in without allocating, and [`text`] and [`json`] turn it into what a person or a CI system reads, also
+//! without allocating. Names of functions come from outside, through [`Frames`]: the same writers serve the
+//! handler, which knows only modules and offsets, and the reporter, which has resolved them.
+//!
+//! Invariants: no heap, no unsafe code, nothing here knows an operating system.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod frames;
+pub mod json;
+mod kind;
+mod message;
+mod module;
+mod note;
+mod record;
+pub mod replay;
+mod string;
+mod summary;
+pub mod text;
+mod wording;
+
+pub use frames::{ExcerptLine, Fnv, FrameView, Frames, RawFrames, Which};
+pub use kind::{AccessType, BlockState, Confidence, ErrorKind, Where};
+pub use message::Message;
+pub use module::{MODULES_MAX, Module, ModuleTable};
+pub use note::{Note, Notes};
+pub use record::{
+    Access, Block, Coverage, FRAMES_MAX, Neighbour, ProcessInfo, REGISTERS_MAX, Record, Registers, SealInfo,
+    Stack, ThreadInfo, Trace,
+};
+pub use string::Text;
+pub use summary::{Summary, UNGUARDED_REASONS, Unguarded};

@@ -1,0 +1,78 @@
+//! The command that runs the program again with the same random choices, quoted for a POSIX shell.
+
+use core::fmt::{self, Write};
+
+use crate::Record;
+
+/// Writes `FENCEPOST_OPTIONS='…,seed=0x…' program arguments…`.
+///
+/// False, with nothing written, when the record does not hold the whole of the options or of the program's path:
+/// a line that would run something else is worse than none. Arguments that were not kept are owned up to in a
+/// shell comment at the end.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(record: &Record, out: &mut dyn Write) -> Result<bool, fmt::Error> {
+    let mut arguments = record.process.args.as_str().split_terminator('\0');
+    let typed = arguments.next().unwrap_or("");
+    let exe = record.process.exe.as_str();
+    let program = if exe.is_empty() { typed } else { exe };
+    if record.options.is_cut() || record.process.exe.is_cut() || program.is_empty() {
+        return Ok(false);
+    }
+    out.write_str("FENCEPOST_OPTIONS='")?;
+    let options = record.options.as_str().trim().trim_end_matches(',');
+    quoted(options, out)?;
+    if !has_key(options, "seed") {
+        let comma = if options.is_empty() { "" } else { "," };
+        write!(out, "{comma}seed={:#x}", record.seed)?;
+    }
+    out.write_char('\'')?;
+    word(program, out)?;
+    for argument in arguments {
+        word(argument, out)?;
+    }
+    if record.process.args.is_cut() {
+        out.write_str(" # and arguments that were not kept")?;
+    }
+    Ok(true)
+}
+
+/// A space and one word of a command line, quoted only where the shell would read it otherwise.
+fn word(text: &str, out: &mut dyn Write) -> fmt::Result {
+    out.write_char(' ')?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&byte);
+    // A program named `A=b` would be taken for a variable; quotes cost nothing.
+    let bare = !text.is_empty() && text.bytes().all(plain) && !text.contains('=');
+    if bare {
+        return out.write_str(text);
+    }
+    out.write_char('\'')?;
+    quoted(text, out)?;
+    out.write_char('\'')
+}
+
+/// The inside of a single-quoted word: only the quote itself needs care there.
+fn quoted(text: &str, out: &mut dyn Write) -> fmt::Result {
+    for (index, part) in text.split('\'').enumerate() {
+        if index > 0 {
+            out.write_str("'\\''")?;
+        }
+        out.write_str(part)?;
+    }
+    Ok(())
+}
+
+/// Whether an option string sets `key`, outside of quotes.
+fn has_key(options: &str, key: &str) -> bool {
+    let mut quote = None;
+    let between = |character: char| {
+        match quote {
+            Some(open) if open == character => quote = None,
+            None if character == '\'' || character == '"' => quote = Some(character),
+            _ => {}
+        }
+        quote.is_none() && character == ','
+    };
+    options.split(between).any(|pair| pair.split('=').next().is_some_and(|name| name.trim() == key))
+}

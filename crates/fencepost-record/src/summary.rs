@@ -1,0 +1,167 @@
+//! The account of coverage that a run ends with: how much was guarded, and why the rest was not.
+
+use core::fmt;
+
+use crate::wording::{Amount, Count, Grouped, Percent};
+
+/// A reason why a block was not guarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Unguarded {
+    /// `mode=off`.
+    ModeOff,
+    /// Not chosen by `mode=sample`.
+    Sample,
+    /// Excluded by an `only_…` or `skip_…` filter.
+    Filter,
+    /// Asked for while the runtime was starting, or from within itself.
+    Reentrant,
+    /// The memory limit (`max_memory`) was reached.
+    Memory,
+    /// The kernel's limit on mappings was near.
+    Mappings,
+    /// No address space was left.
+    AddressSpace,
+    /// The kernel refused a call.
+    Kernel,
+    /// The runtime found a fault of its own and stopped guarding.
+    Disabled,
+}
+
+/// How many reasons there are.
+pub const UNGUARDED_REASONS: usize = 9;
+
+impl Unguarded {
+    /// All reasons, in the order they are printed; the index of each is its number.
+    pub const ALL: [Unguarded; UNGUARDED_REASONS] = [
+        Unguarded::ModeOff,
+        Unguarded::Sample,
+        Unguarded::Filter,
+        Unguarded::Reentrant,
+        Unguarded::Memory,
+        Unguarded::Mappings,
+        Unguarded::AddressSpace,
+        Unguarded::Kernel,
+        Unguarded::Disabled,
+    ];
+
+    /// The name used in JSON and in the summary.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unguarded::ModeOff => "mode-off",
+            Unguarded::Sample => "sample",
+            Unguarded::Filter => "filter",
+            Unguarded::Reentrant => "reentrant",
+            Unguarded::Memory => "memory-limit",
+            Unguarded::Mappings => "mapping-limit",
+            Unguarded::AddressSpace => "address-space",
+            Unguarded::Kernel => "kernel-refused",
+            Unguarded::Disabled => "disabled",
+        }
+    }
+
+    /// What it means and what to do about it.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Unguarded::ModeOff => "mode=off guards nothing",
+            Unguarded::Sample => "mode=sample guards one block in sample_rate",
+            Unguarded::Filter => "excluded by an only_ or skip_ filter",
+            Unguarded::Reentrant => "asked for while the guard itself was at work on that thread",
+            Unguarded::Memory => "the memory limit was reached: raise max_memory, or use mode=sample",
+            Unguarded::Mappings => {
+                "the kernel's limit on mappings was near: raise vm.max_map_count, or use engine=marker"
+            }
+            Unguarded::AddressSpace => {
+                "no address space was left: raise the limit on it (ulimit -v), or lower quarantine"
+            }
+            Unguarded::Kernel => "the kernel refused a memory call: see the system's limits",
+            Unguarded::Disabled => "the guard stopped after a fault of its own",
+        }
+    }
+}
+
+/// What a run ends with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Process id.
+    pub pid: u32,
+    /// The engine's name.
+    pub engine: &'static str,
+    /// The mode's name.
+    pub mode: &'static str,
+    /// The random seed.
+    pub seed: u64,
+    /// Blocks asked for.
+    pub total: u64,
+    /// Blocks guarded.
+    pub guarded: u64,
+    /// Blocks not guarded, by reason: the index is the number of the [`Unguarded`].
+    pub unguarded: [u64; UNGUARDED_REASONS],
+    /// Guarded blocks alive now.
+    pub live: u64,
+    /// The most guarded blocks alive at once.
+    pub live_max: u64,
+    /// Freed address space that stays dead, in bytes.
+    pub quarantined_bytes: u64,
+    /// Bytes of memory that guarded blocks and the guard's own tables hold.
+    pub held_bytes: u64,
+    /// Memory calls made to the kernel.
+    pub syscalls: u64,
+    /// Memory calls that the kernel refused and that another way was found for.
+    pub fallbacks: u64,
+    /// Errors reported.
+    pub reports: u64,
+    /// Errors that could not be kept because too many came at once.
+    pub reports_lost: u64,
+    /// Stacks not kept because the depot was full.
+    pub stacks_lost: u64,
+}
+
+/// One line, and one more for each reason why blocks were not guarded, each with its end.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const HEAD: &str = "fencepost: summary:";
+        let engine = if self.engine.is_empty() { "none" } else { self.engine };
+        let mode = if self.mode.is_empty() { "not known" } else { self.mode };
+        write!(f, "{HEAD} engine {engine}, mode {mode}: ")?;
+        let total = Count(self.total, "block");
+        if self.total == 0 {
+            write!(f, "nothing was guarded: no block was asked for")?;
+        } else if self.guarded == 0 {
+            write!(f, "nothing was guarded: 0 of {total} (0.00%)")?;
+        } else {
+            let percent = Percent { part: self.guarded, whole: self.total, digits: 2 };
+            write!(f, "{} of {total} guarded ({percent}%)", Grouped(self.guarded))?;
+        }
+        match self.reports {
+            0 => writeln!(f, ", no error reported")?,
+            count => writeln!(f, ", {} reported", Count(count, "error"))?,
+        }
+        if self.guarded > 0 {
+            write!(f, "{HEAD} {} alive at the end, ", Count(self.live, "guarded block"))?;
+            write!(f, "at most {} at once, {} held, ", Grouped(self.live_max), Amount(self.held_bytes))?;
+            write!(f, "{} of freed addresses in quarantine, ", Amount(self.quarantined_bytes))?;
+            writeln!(f, "{}, seed {:#x}", Count(self.syscalls, "memory call"), self.seed)?;
+        }
+        for (reason, count) in Unguarded::ALL.iter().zip(self.unguarded).filter(|(_, count)| *count > 0) {
+            let percent = Percent { part: count, whole: self.total, digits: 2 };
+            write!(f, "{HEAD} not guarded: {} ({percent}%), ", Count(count, "block"))?;
+            writeln!(f, "{}: {}", reason.name(), reason.advice())?;
+        }
+        if self.fallbacks > 0 {
+            writeln!(
+                f,
+                "{HEAD} the kernel refused {}; another way was found",
+                Count(self.fallbacks, "memory call")
+            )?;
+        }
+        if self.reports_lost > 0 {
+            writeln!(f, "{HEAD} {} lost: too many came at once", Count(self.reports_lost, "error"))?;
+        }
+        if self.stacks_lost > 0 {
+            let stacks = Count(self.stacks_lost, "stack");
+            writeln!(f, "{HEAD} {stacks} not kept: the depot was full, and reports say so")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,26 @@
+//! Everything fencepost asks of an operating system: virtual memory, threads, faults, output.
+//!
+//! [`Platform`] says what is asked; [`Host`] is the system this was built for; [`sim`] is a simulated one whose
+//! calls can be made to fail. All foreign functions, all knowledge of registers and every `cfg(target_os)` of the
+//! project live here.
+//!
+//! Invariants: nothing allocates from the program's heap, nothing panics, every result is checked.
+#![deny(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod load;
+mod os;
+mod platform;
+
+pub use os::Host;
+#[cfg(any(test, feature = "sim"))]
+pub use os::sim;
+pub use platform::{
+    Fault, Faults, Memory, Offers, OnFault, Output, Platform, Protection, Range, Threads, Verdict, VmError,
+    VmResult,
+};

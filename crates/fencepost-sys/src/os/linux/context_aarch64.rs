@@ -1,0 +1,135 @@
+//! What aarch64 tells about a fault, and going back to another one.
+//!
+//! Sources: Arm Architecture Reference Manual for A-profile, "ESR_EL1" (exception class and write bit), and
+//! `arch/arm64/include/uapi/asm/sigcontext.h` of the kernel: behind the registers there is a list of records, each
+//! with a magic number and its size, one of which holds the syndrome.
+
+use fencepost_record::{AccessType, Registers};
+
+use super::chain::Delivery;
+use super::decode_aarch64::{Decoded, decode};
+use super::read::read_checked;
+use crate::Fault;
+
+/// The ABI leaves nothing below the stack pointer to functions; some compilers use this much all the same.
+pub(super) const RED_ZONE: usize = 128;
+
+const ESR_MAGIC: u32 = 0x4553_5201;
+const RECORDS_LEN: usize = 4096;
+/// Offset of the records from the start of `mcontext_t`: fault address, 31 registers, sp, pc and pstate, rounded up
+/// to the alignment of 16.
+const RECORDS_AT: usize = 288;
+
+const NAMES: [&str; 31] = [
+    "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",
+    "x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x29", "x30",
+];
+
+/// Describes a delivered signal.
+pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
+    // SAFETY: the kernel hands a handler a valid context and siginfo.
+    let (machine, info) = unsafe { (&(*delivery.context).uc_mcontext, &*delivery.info) };
+    let mut listed = Registers::EMPTY;
+    listed.push("pc", machine.pc);
+    listed.push("sp", machine.sp);
+    for (name, value) in NAMES.into_iter().zip(machine.regs) {
+        listed.push(name, value);
+    }
+    let mut fault = Fault {
+        signal: delivery.signal,
+        address: None,
+        decoded: false,
+        access: AccessType::None,
+        size: None,
+        pc: machine.pc as usize,
+        sp: machine.sp as usize,
+        fp: machine.regs.get(29).map_or(0, |fp| *fp as usize),
+        sent: delivery.is_sent(),
+        registers: listed,
+        others,
+    };
+    if fault.sent {
+        return fault;
+    }
+    // SAFETY: of these signals, when not sent, siginfo has an address.
+    let address = unsafe { info.si_addr() }.addr();
+    fault.address = Some(address);
+    // SAFETY: the kernel hands a handler a valid context, records included.
+    let syndrome = unsafe { syndrome(delivery.context) };
+    let decoded = decode_at(fault.pc);
+    fault.access = access(fault.pc == address, syndrome, decoded);
+    if matches!(fault.access, AccessType::Read | AccessType::Write) {
+        fault.size = decoded.map(|decoded| decoded.size);
+    }
+    fault
+}
+
+fn access(at_pc: bool, syndrome: Option<u64>, decoded: Option<Decoded>) -> AccessType {
+    const INSTRUCTION_ABORTS: [u64; 2] = [0x20, 0x21];
+    const DATA_ABORTS: [u64; 2] = [0x24, 0x25];
+    const WRITE_NOT_READ: u64 = 1 << 6;
+    let class = syndrome.map(|syndrome| (syndrome >> 26) & 0x3f);
+    match (class, syndrome, decoded) {
+        (Some(class), ..) if INSTRUCTION_ABORTS.contains(&class) => AccessType::Execute,
+        (Some(class), Some(syndrome), _) if DATA_ABORTS.contains(&class) => {
+            if syndrome & WRITE_NOT_READ != 0 { AccessType::Write } else { AccessType::Read }
+        }
+        _ if at_pc => AccessType::Execute,
+        (.., Some(decoded)) if decoded.write => AccessType::Write,
+        (.., Some(_)) => AccessType::Read,
+        _ => AccessType::None,
+    }
+}
+
+fn decode_at(pc: usize) -> Option<Decoded> {
+    let mut code = [0u8; 4];
+    if read_checked(pc, &mut code) != code.len() {
+        return None;
+    }
+    decode(u32::from_le_bytes(code))
+}
+
+/// The syndrome register at the fault, if the kernel recorded it.
+///
+/// # Safety
+/// `context` must be one that the kernel handed to a handler.
+unsafe fn syndrome(context: *const libc::ucontext_t) -> Option<u64> {
+    // SAFETY: the caller's promise.
+    let machine = unsafe { &raw const (*context).uc_mcontext };
+    let records = machine.cast::<u8>().wrapping_add(RECORDS_AT);
+    let mut at = 0usize;
+    while at.saturating_add(16) <= RECORDS_LEN {
+        let record = records.wrapping_add(at);
+        // SAFETY: the record's head lies within the kernel's 4 KiB of records (checked above).
+        let (magic, len) = unsafe {
+            (record.cast::<u32>().read_unaligned(), record.wrapping_add(4).cast::<u32>().read_unaligned())
+        };
+        if magic == ESR_MAGIC {
+            // SAFETY: as above; the syndrome follows the head of 8 bytes.
+            return Some(unsafe { record.wrapping_add(8).cast::<u64>().read_unaligned() });
+        }
+        if magic == 0 || len < 8 {
+            return None;
+        }
+        at = at.saturating_add(len as usize);
+    }
+    None
+}
+
+/// The interrupted stack pointer.
+///
+/// # Safety
+/// `context` must be valid.
+pub(super) unsafe fn stack_pointer(context: *const libc::ucontext_t) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { (*context).uc_mcontext.sp as usize }
+}
+
+/// The signal mask to which the context returns: the kernel's 8 bytes at the start of the C library's set.
+///
+/// # Safety
+/// `context` must be valid.
+pub(super) unsafe fn mask(context: *const libc::ucontext_t) -> u64 {
+    // SAFETY: the caller's promise; the kernel wrote these 8 bytes.
+    unsafe { (&raw const (*context).uc_sigmask).cast::<u64>().read() }
+}

@@ -1,0 +1,267 @@
+//! Virtual memory.
+//!
+//! Reserved memory is one inaccessible mapping without a commit charge; committing changes its protection in place,
+//! so that neighbours in the same state stay one mapping; decommitting maps fresh inaccessible memory over the range,
+//! which also gives the page tables back.
+//!
+//! Guard markers and vectored advice are newer than the `libc` crate's constants: see `madvise(2)` and
+//! `include/uapi/asm-generic/mman-common.h` of the kernel.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::{cell::Cell, ptr::null};
+
+use super::probe::{self, Feature};
+use super::raw::{self, Errno, syscall};
+use super::{Host, limits, read};
+use crate::{Memory, Offers, Protection, Range, VmError, VmResult};
+
+/// Drops pages and makes them trap, by a marker in the page table.
+pub(super) const MADV_GUARD_INSTALL: i32 = 102;
+/// Removes such markers.
+pub(super) const MADV_GUARD_REMOVE: i32 = 103;
+/// Ranges in one vectored call: 1 KiB of stack.
+const BATCH: usize = 64;
+/// How often a call that was interrupted is made again before its error is believed.
+const TRIES: u32 = 32;
+
+impl Memory for Host {
+    fn page_size(&self) -> usize {
+        probe::page_size()
+    }
+
+    /// Counts the mappings anew each time, by reading all of `/proc/self/maps`: 0 where that cannot be read.
+    fn offers(&self) -> Offers {
+        Offers {
+            guard_markers: probe::markers(),
+            vectored: probe::vectored().is_some(),
+            mappings_max: limits::mappings_max(),
+            mappings_now: limits::mappings_now(),
+        }
+    }
+
+    fn reserve(&self, len: usize, align: usize) -> VmResult<usize> {
+        let page = probe::page_size();
+        if align <= page {
+            return map(0, len, libc::PROT_NONE, 0);
+        }
+        if !align.is_power_of_two() {
+            return Err(VmError::Unsupported);
+        }
+        let spare = align.wrapping_sub(page);
+        let whole = len.checked_add(spare).ok_or(VmError::OutOfMemory)?;
+        let start = map(0, whole, libc::PROT_NONE, 0)?;
+        let aligned = start.wrapping_add(spare) & !align.wrapping_sub(1);
+        let head = aligned.wrapping_sub(start);
+        let tail = spare.wrapping_sub(head);
+        // SAFETY: both ranges are parts of the mapping just made that the caller does not get.
+        let trimmed = unsafe { unmap(start, head).and_then(|()| unmap(aligned.wrapping_add(len), tail)) };
+        if let Err(error) = trimmed {
+            // SAFETY: the whole mapping is still ours; its head may already be gone, which unmapping allows.
+            unsafe { unmap(aligned, whole.wrapping_sub(head))? };
+            return Err(error);
+        }
+        Ok(aligned)
+    }
+
+    fn reserve_at(&self, range: Range) -> VmResult {
+        let got = match map(range.start, range.len, libc::PROT_NONE, libc::MAP_FIXED_NOREPLACE) {
+            Err(VmError::Other(libc::EEXIST)) => return Err(VmError::OutOfMemory),
+            got => got?,
+        };
+        if got == range.start {
+            return Ok(());
+        }
+        // Kernels before 4.17 do not know the flag, and take the address as a wish.
+        // SAFETY: the mapping was just made elsewhere, and nothing refers to it.
+        unsafe { unmap(got, range.len)? };
+        Err(VmError::OutOfMemory)
+    }
+
+    unsafe fn commit(&self, range: Range) -> VmResult {
+        protect(range, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    unsafe fn protect(&self, range: Range, protection: Protection) -> VmResult {
+        let bits = match protection {
+            Protection::None => libc::PROT_NONE,
+            Protection::Read => libc::PROT_READ,
+            Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        };
+        protect(range, bits)
+    }
+
+    unsafe fn decommit(&self, range: Range) -> VmResult {
+        map(range.start, range.len, libc::PROT_NONE, libc::MAP_FIXED).map(|_| ())
+    }
+
+    unsafe fn release(&self, range: Range) -> VmResult {
+        // SAFETY: the caller owns the range, and nothing refers to it.
+        unsafe { unmap(range.start, range.len) }
+    }
+
+    unsafe fn discard(&self, range: Range) -> VmResult {
+        advise(range, libc::MADV_DONTNEED)
+    }
+
+    unsafe fn guard_install(&self, range: Range) -> VmResult {
+        if probe::denied(Feature::Markers) {
+            return Err(VmError::Unsupported);
+        }
+        advise(range, MADV_GUARD_INSTALL)
+    }
+
+    unsafe fn guard_remove(&self, range: Range) -> VmResult {
+        if probe::denied(Feature::Markers) {
+            return Err(VmError::Unsupported);
+        }
+        advise(range, MADV_GUARD_REMOVE)
+    }
+
+    unsafe fn guard_remove_each(&self, ranges: &[Range]) -> VmResult {
+        if probe::denied(Feature::Markers) {
+            return Err(VmError::Unsupported);
+        }
+        for batch in ranges.chunks(BATCH) {
+            open_batch(batch)?;
+        }
+        Ok(())
+    }
+
+    unsafe fn populate(&self, range: Range) -> VmResult {
+        advise(range, libc::MADV_POPULATE_WRITE)
+    }
+
+    unsafe fn no_huge_pages(&self, range: Range) -> VmResult {
+        advise(range, libc::MADV_NOHUGEPAGE)
+    }
+
+    fn is_mapped(&self, range: Range) -> bool {
+        // A flush that starts nothing: it only looks whether each page has a mapping, in one call whatever the
+        // length, and answers ENOMEM where one has not (msync(2)).
+        let start = range.start & !probe::page_size().wrapping_sub(1);
+        let Some(len) = range.len.checked_add(range.start.wrapping_sub(start)) else { return false };
+        count();
+        // SAFETY: MS_ASYNC neither reads nor writes the memory.
+        unsafe { syscall!(libc::SYS_msync, start, len, libc::MS_ASYNC) }.is_ok()
+    }
+
+    fn read_checked(&self, address: usize, into: &mut [u8]) -> usize {
+        read::read_checked(address, into)
+    }
+
+    fn available(&self) -> Option<u64> {
+        limits::available()
+    }
+
+    fn calls(&self) -> u64 {
+        CALLS.iter().fold(0, |sum, shard| sum.wrapping_add(shard.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// Maps anonymous memory, counted.
+fn map(address: usize, len: usize, protection: i32, flags: i32) -> VmResult<usize> {
+    count();
+    raw::map(address, len, protection, flags)
+}
+
+/// Unmaps a range, counted; nothing to do for an empty one.
+///
+/// # Safety
+/// As [`raw::unmap`].
+unsafe fn unmap(address: usize, len: usize) -> VmResult {
+    if len == 0 {
+        return Ok(());
+    }
+    count();
+    // SAFETY: the caller's promise.
+    unsafe { raw::unmap(address, len) }
+}
+
+fn protect(range: Range, bits: i32) -> VmResult {
+    count();
+    // SAFETY: the callers pass on that they own the range and that no reference contradicts the change.
+    unsafe { syscall!(libc::SYS_mprotect, range.start, range.len, bits)? };
+    Ok(())
+}
+
+/// Advises the kernel about one range, whose owner the caller is.
+pub(super) fn advise(range: Range, advice: i32) -> VmResult {
+    let mut tries = TRIES;
+    loop {
+        count();
+        // SAFETY: the callers own the range and allow for the loss of its content where the advice drops it.
+        match unsafe { syscall!(libc::SYS_madvise, range.start, range.len, advice) } {
+            Ok(_) => return Ok(()),
+            Err(Errno(libc::EINTR | libc::EAGAIN)) if tries > 0 => tries = tries.wrapping_sub(1),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Advises the kernel about up to [`BATCH`] ranges at once; an error also where only some were taken.
+pub(super) fn advise_each(own: isize, ranges: &[Range], advice: i32) -> VmResult {
+    let mut vector = [libc::iovec { iov_base: null::<u8>().cast_mut().cast(), iov_len: 0 }; BATCH];
+    let mut total = 0usize;
+    for (place, range) in vector.iter_mut().zip(ranges) {
+        *place = libc::iovec { iov_base: range.start as *mut _, iov_len: range.len };
+        total = total.wrapping_add(range.len);
+    }
+    count();
+    // SAFETY: the vector holds as many ranges as are announced, and the callers own them.
+    let done = unsafe {
+        syscall!(libc::SYS_process_madvise, own, vector.as_ptr(), ranges.len().min(BATCH), advice, 0)
+    };
+    match done {
+        Ok(done) if done == total => Ok(()),
+        // Some were taken; which error stopped it, the kernel does not say.
+        Ok(_) => Err(VmError::Other(libc::EAGAIN)),
+        Err(error) => {
+            if matches!(error, Errno(libc::ENOSYS | libc::EPERM)) {
+                probe::forget_vectored();
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Removes the guards of one batch and populates it: by two calls where that works, else range by range. Doing a
+/// range a second time changes nothing, since nobody uses it yet.
+fn open_batch(batch: &[Range]) -> VmResult {
+    if let Some(own) = probe::vectored().filter(|_| batch.len() > 1)
+        && advise_each(own, batch, MADV_GUARD_REMOVE).is_ok()
+    {
+        // What could not be populated is filled at first use.
+        let _ = advise_each(own, batch, libc::MADV_POPULATE_WRITE);
+        return Ok(());
+    }
+    for range in batch {
+        advise(*range, MADV_GUARD_REMOVE)?;
+        let _ = advise(*range, libc::MADV_POPULATE_WRITE);
+    }
+    Ok(())
+}
+
+/// One counter per cache line: threads that count at once do not take the line from each other.
+#[repr(align(128))]
+struct Shard(AtomicU64);
+
+const SHARDS: usize = 64;
+static CALLS: [Shard; SHARDS] = [const { Shard(AtomicU64::new(0)) }; SHARDS];
+static NEXT_SHARD: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// This thread's shard, plus one; 0 before its first call.
+    static SHARD: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts one system call.
+pub(super) fn count() {
+    let mut shard = SHARD.get();
+    if shard == 0 {
+        shard = NEXT_SHARD.fetch_add(1, Ordering::Relaxed).max(1);
+        SHARD.set(shard);
+    }
+    if let Some(counter) = CALLS.get(shard as usize % SHARDS) {
+        counter.0.fetch_add(1, Ordering::Relaxed);
+    }
+}

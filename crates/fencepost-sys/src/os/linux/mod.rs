@@ -1,0 +1,75 @@
+//! Linux, x86_64 and aarch64.
+//!
+//! Invariants: state is in atomics that are valid when zeroed, so that [`Host`] works in a static before `main` and
+//! before [`Platform::probe`](crate::Platform::probe); system calls are bare ones, so that `errno` stays as the
+//! program left it.
+//!
+//! What the kernel offers is proved by use ([`probe`]). To test the ways around what older or stricter kernels lack,
+//! the environment variable `FENCEPOST_DENY` holds a list, separated by commas, of what to treat as missing:
+//!
+//! | word | as if |
+//! |---|---|
+//! | `markers` | the kernel had no guard markers (before 6.13, or under user-mode emulation) |
+//! | `vectored` | it took one range a call (before 6.15, or a system call filter) |
+//! | `process_vm_readv` | a filter forbade reading memory by system call |
+//! | `proc` | `/proc` were not mounted |
+
+mod chain;
+#[cfg(target_arch = "aarch64")]
+#[path = "context_aarch64.rs"]
+mod context;
+#[cfg(target_arch = "x86_64")]
+#[path = "context_x86_64.rs"]
+mod context;
+#[cfg(any(test, target_arch = "aarch64"))]
+mod decode_aarch64;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod decode_x86_64;
+mod limits;
+mod maps;
+mod memory;
+mod modules;
+mod output;
+mod probe;
+mod raw;
+mod read;
+mod signals;
+mod stack;
+mod threads;
+
+use core::ffi::CStr;
+
+use crate::Platform;
+
+/// The system this was built for. Has no state of its own: every value is the same one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Host;
+
+impl Host {
+    /// The host, for a static.
+    pub const fn new() -> Host {
+        Host
+    }
+}
+
+impl Platform for Host {
+    fn probe(&self) {
+        probe::probe();
+    }
+
+    fn environment(&self, name: &CStr) -> Option<&'static [u8]> {
+        environment(name)
+    }
+}
+
+/// The value of an environment variable. The C library keeps the strings of the start for ever, and leaks what
+/// `setenv` puts in their place.
+fn environment(name: &CStr) -> Option<&'static [u8]> {
+    // SAFETY: getenv reads a zero-ended name and neither allocates nor sets errno.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: getenv gives a zero-ended string, which lives as long as the process (see above).
+    Some(unsafe { CStr::from_ptr(value) }.to_bytes())
+}

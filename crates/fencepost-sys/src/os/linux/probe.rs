@@ -1,0 +1,137 @@
+//! Finds out what the kernel offers, by use.
+//!
+//! A version number says nothing under a container's filter, and a return code says nothing under user-mode
+//! emulation, which answers 0 to advice it does not know. So a page is guarded and then read *by a system call*: a
+//! call answers `EFAULT` where an instruction would trap, and needs no handler of ours. The call is
+//! `rt_sigprocmask(SIG_BLOCK, page)`, which copies 8 bytes in before anything else and, since the pages used here
+//! are zero, changes nothing. It takes no descriptor, and no filter forbids it.
+
+use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering};
+
+use super::memory::{MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, advise, advise_each};
+use super::raw::{map, syscall, unmap};
+use super::{environment, read, threads};
+use crate::{Range, VmResult};
+
+/// What a test can have treated as missing.
+#[derive(Clone, Copy)]
+pub(super) enum Feature {
+    Markers = 1,
+    Vectored = 2,
+    ProcessVmReadv = 4,
+    Proc = 8,
+}
+
+static DENIED: AtomicU32 = AtomicU32::new(0);
+static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
+static MARKERS: AtomicBool = AtomicBool::new(false);
+/// The descriptor number that means "this process" to a vectored call; 0 while there is none.
+static VECTORED: AtomicIsize = AtomicIsize::new(0);
+
+/// `PIDFD_SELF_THREAD_GROUP` and `PIDFD_SELF_THREAD` of `linux/pidfd.h`: this process, without a descriptor that a
+/// fork would leave pointing at the parent.
+const SELVES: [isize; 2] = [-10001, -10000];
+
+/// Whether a test wants a feature to be treated as missing.
+pub(super) fn denied(feature: Feature) -> bool {
+    DENIED.load(Ordering::Relaxed) & feature as u32 != 0
+}
+
+/// Bytes in a page.
+pub(super) fn page_size() -> usize {
+    match PAGE_SIZE.load(Ordering::Relaxed) {
+        0 => {
+            // SAFETY: getauxval reads a table that the kernel left on the stack at start, and the page size is
+            // always in it.
+            let size = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
+            let size = if size.is_power_of_two() { size } else { 4096 };
+            PAGE_SIZE.store(size, Ordering::Relaxed);
+            size
+        }
+        size => size,
+    }
+}
+
+/// Whether guard markers were seen to trap.
+pub(super) fn markers() -> bool {
+    MARKERS.load(Ordering::Relaxed)
+}
+
+/// The descriptor to give to a vectored call, if such calls were seen to work.
+pub(super) fn vectored() -> Option<isize> {
+    Some(VECTORED.load(Ordering::Relaxed)).filter(|descriptor| *descriptor != 0)
+}
+
+/// Remembers that vectored calls are no longer allowed (a system call filter came into force).
+pub(super) fn forget_vectored() {
+    VECTORED.store(0, Ordering::Relaxed);
+}
+
+/// Tries everything and remembers what worked.
+pub(super) fn probe() {
+    DENIED.store(environment(c"FENCEPOST_DENY").map_or(0, parse_denied), Ordering::Relaxed);
+    threads::prepare();
+    read::prove();
+    MARKERS.store(false, Ordering::Relaxed);
+    forget_vectored();
+    if denied(Feature::Markers) {
+        return;
+    }
+    let page = page_size();
+    let Some(len) = page.checked_mul(4) else { return };
+    let Ok(base) = map(0, len, libc::PROT_READ | libc::PROT_WRITE, 0) else { return };
+    let page_at = |index: usize| Range { start: base.wrapping_add(index.wrapping_mul(page)), len: page };
+    if prove_markers(page_at(1), page_at(2)).unwrap_or(false) {
+        MARKERS.store(true, Ordering::Relaxed);
+        let proven = |own: &isize| prove_vectored(*own, &[page_at(1), page_at(3)]).unwrap_or(false);
+        if !denied(Feature::Vectored)
+            && let Some(own) = SELVES.into_iter().find(proven)
+        {
+            VECTORED.store(own, Ordering::Relaxed);
+        }
+    }
+    // SAFETY: the mapping was made above, and nothing refers to it. Failure would leave four unused pages.
+    let _ = unsafe { unmap(base, len) };
+}
+
+fn parse_denied(list: &[u8]) -> u32 {
+    list.split(|byte| *byte == b',').fold(0, |denied, word| {
+        denied
+            | match word {
+                b"markers" => Feature::Markers as u32,
+                b"vectored" => Feature::Vectored as u32,
+                b"process_vm_readv" => Feature::ProcessVmReadv as u32,
+                b"proc" => Feature::Proc as u32,
+                _ => 0,
+            }
+    })
+}
+
+/// Guards one page and sees it, and only it, trap until the guard is removed.
+fn prove_markers(guarded: Range, open: Range) -> VmResult<bool> {
+    advise(guarded, MADV_GUARD_INSTALL)?;
+    let traps = !readable(guarded.start) && readable(open.start);
+    advise(guarded, MADV_GUARD_REMOVE)?;
+    Ok(traps && readable(guarded.start))
+}
+
+/// Guards two pages, removes and populates both by one call each, and sees them open.
+fn prove_vectored(own: isize, pages: &[Range; 2]) -> VmResult<bool> {
+    for page in pages {
+        advise(*page, MADV_GUARD_INSTALL)?;
+    }
+    let closed = pages.iter().all(|page| !readable(page.start));
+    let removed = advise_each(own, pages, MADV_GUARD_REMOVE).is_ok();
+    let open = pages.iter().all(|page| readable(page.start));
+    let populated = advise_each(own, pages, libc::MADV_POPULATE_WRITE).is_ok();
+    for page in pages {
+        advise(*page, MADV_GUARD_REMOVE)?;
+    }
+    Ok(closed && removed && open && populated)
+}
+
+/// Whether the kernel can read 8 bytes of a page of zeros (see the module's header).
+fn readable(address: usize) -> bool {
+    // SAFETY: the kernel checks the address; the set of signals there is empty, and adding it changes nothing.
+    unsafe { syscall!(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, address, 0, 8) }.is_ok()
+}

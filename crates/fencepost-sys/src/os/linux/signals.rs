@@ -1,0 +1,241 @@
+//! Our handlers for SIGSEGV and SIGBUS.
+//!
+//! The handler runs on the thread's alternate stack with every signal held back but the synchronous ones, which a
+//! mistake of its own would raise, and among which is the watchdog's. It saves `errno`, asks the runtime for its
+//! verdict and carries it out. How those who were there before us are asked: [`chain`].
+//!
+//! The C library's `sigaction` sets the handlers, since debuggers and unwinders know the frame that its return
+//! function makes; what is in force is asked of the kernel.
+
+use core::mem::zeroed;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+
+use super::chain::{self, Action, Chain, Delivery, GENERATIONS};
+use super::raw::{Errno, process_id, syscall, thread_id};
+use super::{Host, context, stack};
+use crate::{Faults, OnFault, Range, Verdict, VmError, VmResult};
+
+/// The signals that a bad access raises.
+const SIGNALS: [i32; 2] = [libc::SIGSEGV, libc::SIGBUS];
+/// Signals that the handler leaves open: held back, they would end the process where it is hard to see why.
+const SYNCHRONOUS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
+
+static CHAINS: [Chain; 2] = [const { Chain::new() }; 2];
+/// The runtime's decision, as an address; 0 before there is one.
+static ON_FAULT: AtomicUsize = AtomicUsize::new(0);
+/// The process that is installing; 0 when nobody is.
+static INSTALLING: AtomicI32 = AtomicI32::new(0);
+/// The running watchdog: its process in the upper half, its number plus one in the lower.
+static WATCHDOG: AtomicU64 = AtomicU64::new(0);
+
+type Entry = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::ucontext_t);
+
+/// The entry function of each generation.
+const ENTRIES: [Entry; GENERATIONS] = [
+    entry::<0>,
+    entry::<1>,
+    entry::<2>,
+    entry::<3>,
+    entry::<4>,
+    entry::<5>,
+    entry::<6>,
+    entry::<7>,
+    entry::<8>,
+    entry::<9>,
+    entry::<10>,
+    entry::<11>,
+];
+
+impl Faults for Host {
+    fn install(&self, on_fault: OnFault) -> VmResult {
+        ON_FAULT.store(on_fault as usize, Ordering::Release);
+        let process = process_id();
+        let holder = INSTALLING.load(Ordering::Relaxed);
+        // A holder of another process was another thread's at the moment of a fork.
+        if holder == process
+            || INSTALLING.compare_exchange(holder, process, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            return Ok(());
+        }
+        let [first, second] = SIGNALS.map(step_in_front);
+        INSTALLING.store(0, Ordering::Release);
+        first.and(second)
+    }
+
+    fn is_installed(&self) -> bool {
+        SIGNALS.into_iter().all(|signal| Action::in_force(signal).is_ok_and(|action| is_ours(action.handler)))
+    }
+
+    fn ensure_alternate_stack(&self) -> Range {
+        stack::ensure()
+    }
+
+    unsafe fn drop_alternate_stack(&self, stack: Range) {
+        stack::drop_stack(stack);
+    }
+
+    unsafe fn call_on_stack(&self, stack: Range, work: extern "C" fn(usize), argument: usize) -> bool {
+        // SAFETY: the caller's promises are those of `call`.
+        unsafe { stack::call(stack, work, argument) }
+    }
+
+    unsafe fn abandon_call(&self) -> ! {
+        // SAFETY: the caller's promises are those of `abandon`.
+        unsafe { stack::abandon() }
+    }
+
+    fn watchdog(&self, milliseconds: u64) {
+        let process = process_id() as u32;
+        let running = WATCHDOG.swap(0, Ordering::AcqRel);
+        // A number of the parent's means nothing in a child.
+        if let Some(number) = (running as u32).checked_sub(1)
+            && (running >> 32) as u32 == process
+        {
+            // SAFETY: timer_delete touches no memory; an unknown number is refused.
+            let _ = unsafe { syscall!(libc::SYS_timer_delete, number) };
+        }
+        if milliseconds > 0
+            && let Ok(number) = start_timer(milliseconds)
+        {
+            let running = (u64::from(process) << 32) | u64::from(number.saturating_add(1));
+            WATCHDOG.store(running, Ordering::Release);
+        }
+    }
+
+    fn die_by_abort(&self) -> ! {
+        chain::set_default(libc::SIGABRT);
+        let bit = chain::signal_bit(libc::SIGABRT);
+        // SAFETY: rt_sigprocmask reads one set of 8 bytes; tgkill touches no memory.
+        unsafe {
+            let _ = syscall!(libc::SYS_rt_sigprocmask, libc::SIG_UNBLOCK, &raw const bit, 0, 8);
+            let _ = syscall!(libc::SYS_tgkill, process_id(), thread_id(), libc::SIGABRT);
+        }
+        // Only where a tracer or a filter takes the signal away.
+        self.exit_now(127)
+    }
+
+    fn exit_now(&self, status: i32) -> ! {
+        loop {
+            // SAFETY: exit_group does not return.
+            let _ = unsafe { syscall!(libc::SYS_exit_group, status) };
+        }
+    }
+
+    fn at_fork(&self, prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> VmResult {
+        // SAFETY: the functions live as long as the program, and are safe to call.
+        match unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } {
+            0 => Ok(()),
+            error => Err(Errno(error).into()),
+        }
+    }
+
+    fn at_exit(&self, exit: extern "C" fn()) -> VmResult {
+        // SAFETY: the function lives as long as the program. The call fails only for want of memory.
+        match unsafe { libc::atexit(exit) } {
+            0 => Ok(()),
+            _ => Err(VmError::OutOfMemory),
+        }
+    }
+
+    fn flush_streams(&self) {
+        // SAFETY: a null stream means all of them. What fails to be written is the program's to notice.
+        unsafe { libc::fflush(null_mut()) };
+    }
+}
+
+fn is_ours(handler: usize) -> bool {
+    ENTRIES.iter().any(|entry| *entry as usize == handler)
+}
+
+fn chain_of(signal: i32) -> &'static Chain {
+    let [segv, bus] = &CHAINS;
+    if signal == libc::SIGBUS { bus } else { segv }
+}
+
+/// Puts ours in front of what is in force for a signal, unless that is ours.
+fn step_in_front(signal: i32) -> VmResult {
+    let current = Action::in_force(signal)?;
+    if is_ours(current.handler) {
+        return Ok(());
+    }
+    // Who is next must be known before the first fault can arrive.
+    let generation = chain_of(signal).generation_before(current).ok_or(VmError::OutOfMemory)?;
+    let entry = ENTRIES.get(generation).ok_or(VmError::OutOfMemory)?;
+    // SAFETY: all-zero is a valid value of a structure of integers and pointers.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    action.sa_sigaction = *entry as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+    // SAFETY: both calls change the set they are given.
+    unsafe {
+        libc::sigfillset(&raw mut action.sa_mask);
+        for signal in SYNCHRONOUS {
+            libc::sigdelset(&raw mut action.sa_mask, signal);
+        }
+    }
+    // SAFETY: the entry has the form that SA_SIGINFO asks for. The call fails only for signals that nobody may take.
+    if unsafe { libc::sigaction(signal, &raw const action, null_mut()) } == 0 {
+        Ok(())
+    } else {
+        Err(VmError::Denied)
+    }
+}
+
+/// What the kernel calls, one function for each generation.
+extern "C" fn entry<const GENERATION: usize>(
+    signal: i32,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::ucontext_t,
+) {
+    on_signal(GENERATION, Delivery { signal, info, context });
+}
+
+#[inline(never)]
+fn on_signal(generation: usize, delivery: Delivery) {
+    // SAFETY: the C library gives each thread its own errno, which lives as long as the thread.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let saved = unsafe { *errno };
+    let chain = chain_of(delivery.signal);
+    let verdict = ask_runtime(&delivery, chain.former(generation).is_handler());
+    // SAFETY: as above.
+    unsafe { *errno = saved };
+    match verdict {
+        Verdict::Resume => {}
+        Verdict::Pass => chain::pass(chain, generation, &delivery),
+        Verdict::Die => chain::end(&delivery),
+    }
+}
+
+/// Not inlined: the description is large, and a handler asked after us should have that stack.
+#[inline(never)]
+fn ask_runtime(delivery: &Delivery, others: bool) -> Verdict {
+    let address = ON_FAULT.load(Ordering::Acquire);
+    if address == 0 {
+        return Verdict::Pass;
+    }
+    // SAFETY: `install` stored a function of this type.
+    let on_fault: OnFault = unsafe { core::mem::transmute(address) };
+    on_fault(&context::fault(delivery, others))
+}
+
+/// Starts a timer that sends this thread SIGSEGV once.
+fn start_timer(milliseconds: u64) -> Result<u32, Errno> {
+    // SAFETY: all-zero is a valid value of this structure.
+    let mut event: libc::sigevent = unsafe { zeroed() };
+    event.sigev_notify = libc::SIGEV_THREAD_ID;
+    event.sigev_signo = libc::SIGSEGV;
+    event.sigev_notify_thread_id = thread_id();
+    let mut number = 0i32;
+    // SAFETY: the kernel reads one sigevent, in the C library's layout, and writes one number.
+    unsafe { syscall!(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, &raw const event, &raw mut number)? };
+    let value = libc::timespec {
+        tv_sec: (milliseconds / 1000) as i64,
+        tv_nsec: (milliseconds % 1000).wrapping_mul(1_000_000) as i64,
+    };
+    let interval = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let once = libc::itimerspec { it_interval: interval, it_value: value };
+    // SAFETY: the kernel reads one itimerspec.
+    unsafe { syscall!(libc::SYS_timer_settime, number, 0, &raw const once, 0)? };
+    Ok(number as u32)
+}

@@ -1,0 +1,124 @@
+//! A simulated system, for tests of what stands on [`Platform`].
+//!
+//! Memory is real memory of the host, always readable and writable underneath; a table keeps the state that a page
+//! would have on a real system, and what changes content there changes it here. So a test may write where a program
+//! would have trapped, and asks the table instead ([`Sim::would_trap`]). Any call may be made to fail
+//! ([`Sim::fail_at`]), misuse is written down ([`Sim::violations`]), and the number of mappings is what a kernel
+//! would count, against a limit of choice.
+//!
+//! Invariants: an instance shares nothing with another; nothing is random and no clock runs but by the test's hand.
+//! Unlike the real systems this one uses the heap, so that it must not stand under the allocator of its own process.
+#![allow(clippy::disallowed_types, clippy::disallowed_macros, clippy::disallowed_methods)]
+#![allow(clippy::panic)] // `die_by_abort` and `exit_now` must not return
+
+mod faults;
+mod memory;
+mod output;
+mod space;
+mod threads;
+
+use core::ffi::CStr;
+use std::boxed::Box;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::vec::Vec;
+
+pub use space::PageState;
+
+use crate::Platform;
+
+/// What a simulated system is like.
+#[derive(Clone, Copy, Debug)]
+pub struct SimOptions {
+    /// Bytes in a page: a power of two, at least the host's.
+    pub page_size: usize,
+    /// Whether there are guard markers.
+    pub markers: bool,
+    /// Whether several ranges may be given in one call.
+    pub vectored: bool,
+    /// The most mappings, those that are not the runtime's included.
+    pub mappings_max: Option<usize>,
+    /// Mappings that are not the runtime's.
+    pub mappings_other: usize,
+    /// What [`Memory::available`](crate::Memory::available) answers.
+    pub available: Option<u64>,
+}
+
+impl SimOptions {
+    /// A recent Linux on x86_64 with nothing forbidden and plenty of memory.
+    pub const fn new() -> SimOptions {
+        SimOptions {
+            page_size: 4096,
+            markers: true,
+            vectored: true,
+            mappings_max: Some(65530),
+            mappings_other: 40,
+            available: Some(16 << 30),
+        }
+    }
+}
+
+impl Default for SimOptions {
+    fn default() -> SimOptions {
+        SimOptions::new()
+    }
+}
+
+/// A simulated system.
+pub struct Sim {
+    options: SimOptions,
+    memory: Mutex<memory::State>,
+    threads: Mutex<threads::State>,
+    output: Mutex<output::State>,
+    faults: Mutex<faults::State>,
+    environment: Mutex<Vec<(Box<[u8]>, &'static [u8])>>,
+}
+
+impl Sim {
+    /// A system with the default options.
+    pub const fn new() -> Sim {
+        Sim::with(SimOptions::new())
+    }
+
+    /// A system with these options.
+    pub const fn with(options: SimOptions) -> Sim {
+        Sim {
+            options,
+            memory: Mutex::new(memory::State::new(options.available)),
+            threads: Mutex::new(threads::State::new()),
+            output: Mutex::new(output::State::new()),
+            faults: Mutex::new(faults::State::new()),
+            environment: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Sets an environment variable.
+    pub fn set_environment(&self, name: &str, value: &str) {
+        let value: &'static [u8] = Box::leak(Box::from(value.as_bytes()));
+        let mut variables = lock(&self.environment);
+        variables.retain(|(known, _)| **known != *name.as_bytes());
+        variables.push((Box::from(name.as_bytes()), value));
+    }
+}
+
+impl Default for Sim {
+    fn default() -> Sim {
+        Sim::new()
+    }
+}
+
+impl Platform for Sim {
+    fn probe(&self) {}
+
+    fn environment(&self, name: &CStr) -> Option<&'static [u8]> {
+        let variables = lock(&self.environment);
+        variables.iter().find(|(known, _)| **known == *name.to_bytes()).map(|(_, value)| *value)
+    }
+}
+
+/// Takes a lock, also after a test panicked with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

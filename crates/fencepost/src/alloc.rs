@@ -1,0 +1,132 @@
+//! The allocator type that programs name.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::NonNull;
+use std::alloc::System;
+
+use fencepost_guard::{Freed, Placed, Resize, options};
+use fencepost_record::AccessType;
+
+use crate::runtime::{GUARD, here};
+
+/// A global allocator that guards every block, over an inner one that serves what is not guarded.
+///
+/// All values share one runtime: it starts with the first allocation through any of them, with that one's options.
+#[derive(Debug, Default)]
+pub struct GuardedAlloc<A = System> {
+    inner: A,
+    options: &'static str,
+}
+
+impl GuardedAlloc {
+    /// An allocator over [`System`], with the default options.
+    pub const fn new() -> Self {
+        GuardedAlloc::over(System)
+    }
+}
+
+impl<A> GuardedAlloc<A> {
+    /// An allocator over another one, which serves every block that is not guarded.
+    pub const fn over(inner: A) -> Self {
+        GuardedAlloc { inner, options: "" }
+    }
+
+    /// The same allocator with options of its own, in the syntax of `FENCEPOST_OPTIONS`, which still goes before
+    /// them.
+    ///
+    /// # Panics
+    /// When the text does not parse: in a `static`, that is an error of the compiler's.
+    ///
+    /// ```compile_fail
+    /// static ALLOC: fencepost::GuardedAlloc = fencepost::GuardedAlloc::new().with_options("plase=left");
+    /// ```
+    #[must_use]
+    pub const fn with_options(mut self, options: &'static str) -> Self {
+        options::check(options);
+        self.options = options;
+        self
+    }
+}
+
+impl<A: GlobalAlloc> GuardedAlloc<A> {
+    #[inline]
+    fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> *mut u8 {
+        if !GUARD.has_begun() {
+            GUARD.start(self.options);
+        }
+        match GUARD.allocate(layout, zeroed, anchor) {
+            Placed::Here(block) => block.as_ptr(),
+            Placed::Fail => core::ptr::null_mut(),
+            Placed::Inner => {
+                // SAFETY: the caller of `GlobalAlloc` promises a layout that is not of size zero, and it is passed on.
+                let block = unsafe {
+                    if zeroed { self.inner.alloc_zeroed(layout) } else { self.inner.alloc(layout) }
+                };
+                if !block.is_null() {
+                    GUARD.inner_block(true);
+                }
+                block
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`GlobalAlloc::dealloc`].
+    #[inline]
+    unsafe fn free(&self, block: *mut u8, layout: Layout, how: AccessType, anchor: usize) {
+        let Some(present) = NonNull::new(block) else { return };
+        if GUARD.free(present, layout, how, anchor) == Freed::Inner {
+            GUARD.inner_block(false);
+            // SAFETY: the runtime says that the inner allocator gave this block out; the rest is the caller's word.
+            unsafe { self.inner.dealloc(block, layout) };
+        }
+    }
+}
+
+// SAFETY: `allocate` gives either a block that the runtime made for this layout and keeps until it is freed, or one
+// of the inner allocator's; `free` and `realloc` ask the runtime whose a block is before they pass it on.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.allocate(layout, false, here())
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        self.allocate(layout, true, here())
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.free(block, layout, AccessType::Free, here()) };
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let anchor = here();
+        let Some(present) = NonNull::new(block) else { return core::ptr::null_mut() };
+        let (Ok(new), false) = (Layout::from_size_align(new_size, layout.align()), new_size == 0) else {
+            return core::ptr::null_mut();
+        };
+        let old = match GUARD.check_resize(present, layout, anchor) {
+            Resize::Refuse => return core::ptr::null_mut(),
+            // With nothing guarded the inner allocator may grow blocks in place.
+            Resize::Inner if GUARD.is_off() => {
+                // SAFETY: the block is the inner allocator's; the rest is the caller's word.
+                return unsafe { self.inner.realloc(block, layout, new_size) };
+            }
+            Resize::Inner => layout,
+            Resize::Move(old) => old,
+        };
+        let moved = self.allocate(new, false, anchor);
+        if !moved.is_null() {
+            // SAFETY: both blocks are alive and hold at least as many bytes as are copied; the new one was allocated
+            // just now, so they do not overlap. The old one is freed with its true layout.
+            unsafe {
+                core::ptr::copy_nonoverlapping(block, moved, old.size().min(new_size));
+                self.free(block, old, AccessType::Realloc, anchor);
+            }
+        }
+        moved
+    }
+}

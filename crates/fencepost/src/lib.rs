@@ -1,0 +1,41 @@
+//! A page-guard memory debugger: every heap block lies flush against a page that traps.
+//!
+//! One line in a program guards everything it allocates:
+//!
+//! ```
+//! #[global_allocator]
+//! static ALLOC: fencepost::GuardedAlloc = fencepost::GuardedAlloc::new();
+//! # fn main() {}
+//! ```
+//!
+//! An access past the end of a block, before it, or to a block that was freed ends the program at that instruction,
+//! with a report that names the block and shows the stacks of the access, the allocation and the free. Options come
+//! from the environment variable `FENCEPOST_OPTIONS` (`FENCEPOST_OPTIONS=help=1` prints them) and from
+//! [`GuardedAlloc::with_options`].
+//!
+//! To keep the guard out of release builds:
+//!
+//! ```
+//! #[cfg(debug_assertions)]
+//! #[global_allocator]
+//! static ALLOC: fencepost::GuardedAlloc = fencepost::GuardedAlloc::new();
+//! # fn main() {}
+//! ```
+#![deny(clippy::arithmetic_side_effects)]
+
+mod alloc;
+mod capture;
+mod questions;
+mod reports;
+mod runtime;
+mod seals;
+#[cfg(feature = "symbolize")]
+mod symbolize;
+
+pub use alloc::GuardedAlloc;
+pub use fencepost_record::{BlockState, ErrorKind, Summary as Stats, Unguarded, Where};
+pub use questions::{BlockInfo, Origin, check, describe, stats};
+#[cfg(feature = "tracing")]
+pub use reports::emit_tracing;
+pub use reports::{Report, drain_reports};
+pub use seals::{Seal, SealError, seal, seal_raw};

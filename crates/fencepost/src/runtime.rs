@@ -1,0 +1,70 @@
+//! The one runtime of a program, and the entries by which the system calls back into it.
+
+use fencepost_guard::{Guard, Hooks};
+use fencepost_sys::{Fault, Host, Verdict};
+
+use crate::capture::capture;
+
+/// The runtime.
+pub(crate) static GUARD: Guard<Host> = Guard::new(
+    Host::new(),
+    Hooks {
+        capture,
+        on_fault,
+        thread_exit,
+        fork_prepare,
+        fork_parent,
+        fork_child,
+        at_exit,
+        #[cfg(feature = "symbolize")]
+        render: Some(crate::symbolize::render),
+        #[cfg(not(feature = "symbolize"))]
+        render: None,
+    },
+);
+
+fn on_fault(fault: &Fault) -> Verdict {
+    GUARD.on_fault(fault)
+}
+
+extern "C" fn thread_exit(word: usize) {
+    GUARD.thread_exit(word);
+}
+
+extern "C" fn fork_prepare() {
+    GUARD.fork_prepare();
+}
+
+extern "C" fn fork_parent() {
+    GUARD.fork_parent();
+}
+
+extern "C" fn fork_child() {
+    GUARD.fork_child();
+}
+
+extern "C" fn at_exit() {
+    GUARD.at_exit(here());
+}
+
+/// An address in the caller's caller's stack, for [`Guard::allocate`] and its like: frames younger than it are ours.
+#[inline(always)]
+pub(crate) fn here() -> usize {
+    let local = 0u8;
+    core::hint::black_box(&raw const local).addr()
+}
+
+// The program's allocator may be ours or not; one small allocation finds out, and if it is ours, starts it before
+// the language's runtime looks at the signal handlers and before any thread exists.
+extern "C" fn on_load() {
+    let layout = core::alloc::Layout::new::<u8>();
+    // SAFETY: the layout is not of size zero, and the block is freed with the layout it was allocated with.
+    unsafe {
+        let block = core::hint::black_box(std::alloc::alloc(layout));
+        if !block.is_null() {
+            std::alloc::dealloc(block, layout);
+        }
+    }
+}
+
+fencepost_sys::at_load!(on_load);

@@ -1,0 +1,1 @@
+#[global_allocator] static ALLOC: fencepost::GuardedAlloc = fencepost::GuardedAlloc::new();

@@ -1,0 +1,80 @@
+//! Programs without a bug: the guard must stay silent, and change nothing that they print.
+//!
+//! Output that two runs must have in common goes to standard output; measurements, which differ, go to standard
+//! error after the word `figure:`. A program that finds a bound broken or a content damaged panics.
+
+mod churn;
+mod limits;
+mod process;
+mod shapes;
+
+#[global_allocator]
+static ALLOC: fencepost::GuardedAlloc = fencepost::GuardedAlloc::new();
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |index: usize| -> usize {
+        let word = arguments.get(index).map(String::as_str).unwrap_or_default();
+        word.parse().unwrap_or_else(|_| {
+            eprintln!("clean: argument {index} is no number: {word:?}");
+            std::process::exit(2);
+        })
+    };
+    match arguments.first().map(String::as_str) {
+        Some("work") => shapes::work(),
+        Some("realloc-growth") => shapes::realloc_growth(),
+        Some("over-aligned") => shapes::over_aligned(),
+        Some("zero-size") => shapes::zero_size(),
+        Some("sizes") => shapes::sizes(),
+        Some("thread-churn") => churn::thread_churn(number(1)),
+        Some("exchange") => churn::exchange(number(1)),
+        Some("tls-destructors") => churn::tls_destructors(number(1)),
+        Some("short-threads") => limits::short_threads(number(1)),
+        Some("live-blocks") => limits::live_blocks(number(1)),
+        Some("many-live") => limits::many_live(number(1)),
+        Some("no-memory") => limits::no_memory(),
+        Some("fork") => process::fork_threaded(number(1)),
+        Some("exit") => std::process::exit(i32::try_from(number(1)).expect("a status")),
+        Some("panics") => process::panics(),
+        Some("api") => process::api(),
+        other => {
+            eprintln!("clean: no such program: {other:?}");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// A small generator of numbers that look random and are the same in every run (xorshift, Marsaglia 2003).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % below as u64).expect("fits")
+    }
+}
+
+/// A block whose bytes follow from a number, so that damage shows.
+struct Marked {
+    seed: u8,
+    bytes: Vec<u8>,
+}
+
+impl Marked {
+    fn new(seed: u8, len: usize) -> Marked {
+        Marked { seed, bytes: (0..len).map(|index| seed.wrapping_add(index as u8)).collect() }
+    }
+
+    fn verify(&self) {
+        for (index, byte) in self.bytes.iter().enumerate() {
+            assert_eq!(
+                *byte,
+                self.seed.wrapping_add(index as u8),
+                "damage at byte {index} of {}",
+                self.bytes.len()
+            );
+        }
+    }
+}

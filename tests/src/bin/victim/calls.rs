@@ -1,0 +1,85 @@
+//! Bugs with C between the frames, and two at once.
+
+use crate::{Touch, armed, victim_allocates, victim_frees, victim_touches};
+use std::hint::black_box;
+use std::sync::{Arc, Barrier};
+
+#[inline(never)]
+fn victim_copies(into: *mut u8, from: *const u8, len: usize) -> usize {
+    // SAFETY: none: `from` has fewer than `len` bytes. This is the bug.
+    unsafe { libc::memcpy(black_box(into).cast(), black_box(from).cast(), black_box(len)) };
+    black_box(len)
+}
+
+/// Copies more than a block has, in C's own `memcpy`.
+pub fn memcpy_overrun() {
+    let from = victim_allocates(1000, 1);
+    let into = victim_allocates(5000, 1);
+    armed();
+    victim_copies(into, from, 4500);
+}
+
+extern "C" fn victim_compares(left: *const libc::c_void, right: *const libc::c_void) -> libc::c_int {
+    let block = victim_allocates(24, 1);
+    victim_touches(block.wrapping_add(24), Touch::Read);
+    victim_frees(block, 24, 1);
+    black_box(left.addr().cmp(&right.addr()) as libc::c_int)
+}
+
+#[inline(never)]
+fn victim_sorts(numbers: &mut [u64]) -> usize {
+    // SAFETY: the slice is the callee's for the call, and the comparison has the type that qsort asks for.
+    unsafe { libc::qsort(numbers.as_mut_ptr().cast(), numbers.len(), 8, Some(victim_compares)) };
+    black_box(numbers.len())
+}
+
+/// Allocates and overruns in a function that C calls back.
+pub fn qsort_overrun() {
+    let mut numbers = [3, 1, 2];
+    armed();
+    victim_sorts(&mut numbers);
+}
+
+/// Two threads overrun at the same moment.
+pub fn two_threads_fault() {
+    let start = Arc::new(Barrier::new(2));
+    armed();
+    let threads: Vec<_> = [100, 200]
+        .map(|size| {
+            let start = start.clone();
+            std::thread::spawn(move || {
+                let block = victim_allocates(size, 1);
+                start.wait();
+                victim_touches(block.wrapping_add(size), Touch::Write);
+            })
+        })
+        .into_iter()
+        .collect();
+    for thread in threads {
+        thread.join().expect("a thread that ends");
+    }
+}
+
+/// Overruns in a child, after a fork; prints the signal that ended it.
+pub fn fork_overrun() {
+    let block = victim_allocates(24, 1);
+    armed();
+    // SAFETY: the process has one thread, so the child may do what the parent may.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        let own = victim_allocates(40, 1);
+        victim_frees(block, 24, 1);
+        victim_touches(own.wrapping_add(40), Touch::Write);
+        // SAFETY: ends the child without running what belongs to the parent.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: the child is this process's own and is waited for once.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    println!(
+        "child {pid} ended by signal {}",
+        if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { 0 }
+    );
+    victim_frees(block, 24, 1);
+}

@@ -1,0 +1,68 @@
+//! Writes to memory that was made read-only.
+
+use crate::{Touch, armed, victim_allocates, victim_frees, victim_touches};
+use std::hint::black_box;
+
+const PAGE: usize = 4096;
+
+#[repr(align(4096))]
+struct Page(std::cell::UnsafeCell<[u8; PAGE]>);
+
+// SAFETY: the page is only ever touched through volatile accesses of one thread.
+unsafe impl Sync for Page {}
+
+static PAGE_ALIGNED: Page = Page(std::cell::UnsafeCell::new([1; PAGE]));
+
+#[inline(never)]
+fn victim_seals(at: *mut u8, len: usize) -> fencepost::Seal<'static> {
+    // SAFETY: nothing holds a reference to these bytes; they are only read and written through raw pointers.
+    let seal = unsafe { fencepost::seal_raw(black_box(at), len) };
+    black_box(seal.unwrap_or_else(|error| {
+        eprintln!("victim: seal_raw failed to {error}");
+        std::process::exit(3);
+    }))
+}
+
+fn mapping() -> *mut u8 {
+    // SAFETY: a fresh anonymous mapping touches no memory of anybody's.
+    let page = unsafe {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        libc::mmap(std::ptr::null_mut(), PAGE, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    };
+    assert_ne!(page, libc::MAP_FAILED);
+    page.cast()
+}
+
+/// `block|static|mapping|free|unsealed`: seals memory, reads it, and then does what it must not (or may again).
+pub fn violate(words: &[&str]) {
+    let what = words.first().copied().unwrap_or_default();
+    let (at, len) = match what {
+        "block" | "free" | "unsealed" => (victim_allocates(100, 4), 100),
+        "static" => (PAGE_ALIGNED.0.get().cast::<u8>(), PAGE),
+        "mapping" => (mapping(), PAGE),
+        _ => {
+            eprintln!("victim: seal what?");
+            std::process::exit(2);
+        }
+    };
+    victim_touches(at.wrapping_add(7), Touch::Write);
+    let seal = victim_seals(at, len);
+    assert_eq!(victim_touches(at.wrapping_add(7), Touch::Read), 0x5a, "reading sealed memory");
+    match what {
+        "free" => {
+            armed();
+            victim_frees(at, len, 4);
+        }
+        "unsealed" => {
+            drop(seal);
+            victim_touches(at.wrapping_add(7), Touch::Write);
+            victim_frees(at, len, 4);
+            return;
+        }
+        _ => {
+            armed();
+            victim_touches(at.wrapping_add(7), Touch::Write);
+        }
+    }
+    drop(seal);
+}

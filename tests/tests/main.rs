@@ -1,0 +1,16 @@
+//! The tests that watch programs die, and programs that must not, in one binary so that it links once.
+//!
+//! What they run is in `src/bin`: `victim` (one bug a subcommand), `clean` (none), `handlers` (fault handlers of the
+//! program's own) and `healthy` (real crates at work). A test that this machine cannot run prints `skipped: why`.
+
+mod bounds;
+mod calls;
+mod expected;
+mod fallbacks;
+mod frees;
+mod handlers;
+mod harness;
+mod options;
+mod pointers;
+mod quiet;
+mod seals;
