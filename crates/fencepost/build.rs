@@ -1,4 +1,18 @@
-//! Tells nothing but that it need not run again; `links` in Cargo.toml asks for a build script.
+//! Finds out whether the whole program is built with frame pointers. (`links` in Cargo.toml asks for a build script,
+//! and two versions of this package in one program are refused by it.)
+
+use std::env;
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
+    println!("cargo::rustc-check-cfg=cfg(fencepost_frame_pointers)");
+    // Flags come separated by the unit separator; `-C` and its value may be two of them.
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let forced = flags.split('\u{1f}').filter_map(|flag| flag.split_once("force-frame-pointers")).next_back();
+    if let Some((_, value)) = forced
+        && !matches!(value, "=no" | "=n" | "=off" | "=false" | "=never")
+    {
+        println!("cargo::rustc-cfg=fencepost_frame_pointers");
+    }
 }

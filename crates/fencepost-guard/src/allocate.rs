@@ -7,7 +7,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use fencepost_record::{FRAMES_MAX, Unguarded};
 use fencepost_sys::{Platform, Range};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, open_by_commit};
 use crate::geometry::{House, SMALL_PAGES, Side};
 use crate::limits::{HELD_STEP, LIVE_STEP};
 use crate::options::{Mode, Options, Place};
@@ -19,6 +19,9 @@ use crate::threads::{Counters, ThreadState};
 /// programs install their own near their start, then rarely, because asking costs a system call a signal.
 const CHECK_OFTEN: u64 = 1000;
 const CHECK_RARELY: u32 = 64;
+
+/// New memory that is filled, in bytes: more would touch pages that the program may never use.
+const FILL_MAX: usize = 16 << 10;
 
 /// What became of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,8 @@ impl<P: Platform> Guard<P> {
     pub fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> Placed {
         let Some(setup) = self.ready() else { return self.not_ready() };
         let Some(state) = self.thread(setup) else {
-            self.count_unguarded(None, Unguarded::Reentrant);
+            let refused = self.platform.thread_word() == 0;
+            self.count_unguarded(None, if refused { Unguarded::Kernel } else { Unguarded::Reentrant });
             return Placed::Inner;
         };
         if state.reporting.load(Ordering::Relaxed) != 0 {
@@ -248,8 +252,14 @@ impl<P: Platform> Guard<P> {
             let data = geometry.slot_data(pages, used.wrapping_add(offset));
             *range = Range { start: start.wrapping_add(data.start), len: data.len };
         }
-        // SAFETY: these slots of our own span are closed, and `used` says that nobody has them yet.
-        let opened = unsafe { setup.engine().open(&self.platform, ranges.get(..count).unwrap_or(&[])) };
+        let ranges = ranges.get(..count).unwrap_or(&[]);
+        let whole = pages.saturating_mul(geometry.page()) <= FILL_MAX;
+        let opened = if span.unmarked.load(Ordering::Relaxed) != 0 {
+            open_by_commit(&self.platform, ranges)
+        } else {
+            // SAFETY: these slots of our own span are closed, and `used` says that nobody has them yet.
+            unsafe { setup.engine().open(&self.platform, ranges, whole) }
+        };
         opened.map_err(|_| Unguarded::Kernel)?;
         batch.store(u32::try_from(wanted).unwrap_or(1), Ordering::Relaxed);
         span.ready.store(u32::try_from(used.wrapping_add(count)).unwrap_or(0), Ordering::Relaxed);
@@ -317,7 +327,8 @@ impl<P: Platform> Guard<P> {
         if state.counters.guarded.load(Ordering::Relaxed) > CHECK_OFTEN {
             state.until_check.store(CHECK_RARELY, Ordering::Relaxed);
         }
-        if self.platform.is_installed() {
+        // A process that ends by its signal has given up its handlers for good.
+        if self.platform.is_installed() || self.reporter.dying.load(Ordering::Relaxed) != 0 {
             return;
         }
         if self.platform.install(self.hooks.on_fault).is_err() {
@@ -350,7 +361,7 @@ unsafe fn lay_patterns(setup: &Setup, block: usize, size: usize, data: Range, fi
         setup.patterns.lay_redzone(before);
         setup.patterns.lay_redzone(after);
         if fill {
-            setup.patterns.lay_fill(Range { start: block, len: size });
+            setup.patterns.lay_fill(Range { start: block, len: size.min(FILL_MAX) });
         }
     }
 }

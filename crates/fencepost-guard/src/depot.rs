@@ -105,11 +105,8 @@ impl Depot {
 
     /// Appends a kept stack's frames to a trace.
     pub(crate) fn load(&self, number: u32, into: &mut Trace) {
-        let Some(entry) = self.entry(number) else { return };
-        let len = entry.len.load(Ordering::Relaxed) as usize;
-        for index in 0..len {
-            let Some(frame) = self.frame(number, index) else { return };
-            if !into.push(frame) {
+        for frame in self.frames(number).unwrap_or(&[]) {
+            if !into.push(*frame) {
                 return;
             }
         }
@@ -117,10 +114,7 @@ impl Depot {
 
     fn find(&self, mut number: u32, hash: u32, frames: &[u64]) -> Option<u32> {
         while let Some(entry) = self.entry(number) {
-            if entry.hash.load(Ordering::Relaxed) == hash
-                && entry.len.load(Ordering::Relaxed) as usize == frames.len()
-                && frames.iter().enumerate().all(|(index, frame)| self.frame(number, index) == Some(*frame))
-            {
+            if entry.hash.load(Ordering::Relaxed) == hash && self.frames(number) == Some(frames) {
                 return Some(number);
             }
             number = entry.next.load(Ordering::Relaxed);
@@ -187,8 +181,16 @@ impl Depot {
         unsafe { self.entries.get::<AtomicUsize>(word) }
     }
 
-    fn frame(&self, number: u32, index: usize) -> Option<u64> {
-        self.frame_place(number, index).map(|place| place.load(Ordering::Relaxed) as u64)
+    /// The frames of an entry that is in a chain.
+    fn frames(&self, number: u32) -> Option<&'static [u64]> {
+        let len = self.entry(number)?.len.load(Ordering::Relaxed) as usize;
+        let first = self.frame_place(number, 0)?;
+        // Committed to the last word, then.
+        self.frame_place(number, len.checked_sub(1)?)?;
+        // SAFETY: first and last word are committed memory of this region, alive as long as the process. The caller
+        // came by the entry's number through a chain or a record, so the entry was written in full before and never
+        // changes again: plain reads race with no write.
+        Some(unsafe { core::slice::from_raw_parts(core::ptr::from_ref(first).cast::<u64>(), len) })
     }
 }
 

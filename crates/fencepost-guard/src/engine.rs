@@ -7,7 +7,7 @@
 //!   where that is cheap ([`crate::heap`] decides), which gives its page table back.
 //! - *mprotect*: everything is inaccessible until a block opens its pages, which costs two mappings a live block.
 
-use fencepost_sys::{Memory, Protection, Range, VmError, VmResult};
+use fencepost_sys::{Memory, Range, VmResult};
 
 /// How pages are made inaccessible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,19 +78,16 @@ impl Engine {
         }
     }
 
-    /// Opens the data pages of slots; they are zero.
+    /// Opens the data pages of slots; they are zero. With `whole` all of them will be used, so they may be given
+    /// their memory at once.
     ///
     /// # Safety
     /// Every range must be closed pages of one prepared span that nobody uses yet.
-    pub(crate) unsafe fn open<M: Memory>(self, memory: &M, ranges: &[Range]) -> VmResult {
+    pub(crate) unsafe fn open<M: Memory>(self, memory: &M, ranges: &[Range], whole: bool) -> VmResult {
         match self {
             // SAFETY: the caller owns the ranges.
-            Engine::Marker => match unsafe { memory.guard_remove_each(ranges) } {
-                // The span was closed by the fallback, or the memory has been locked since.
-                Err(VmError::Unsupported) => open_by_protection(memory, ranges),
-                result => result,
-            },
-            Engine::Mprotect => open_by_protection(memory, ranges),
+            Engine::Marker => unsafe { remove_markers(memory, ranges, whole) },
+            Engine::Mprotect => open_by_commit(memory, ranges),
         }
     }
 
@@ -116,7 +113,7 @@ impl Engine {
                 }
             }
             Engine::Mprotect => {
-                open_by_protection(memory, &[data])?;
+                open_by_commit(memory, &[data])?;
                 Ok(Closed::AsMeant)
             }
         }
@@ -127,6 +124,9 @@ impl Engine {
     /// # Safety
     /// `range` must be the data pages of a block that is being freed.
     pub(crate) unsafe fn close<M: Memory>(self, memory: &M, range: Range) -> VmResult<Closed> {
+        if range.len == 0 {
+            return Ok(Closed::AsMeant);
+        }
         match self {
             // SAFETY: the block is being freed: its content may be lost.
             Engine::Marker => unsafe { close_by_marker(memory, range) },
@@ -166,8 +166,13 @@ impl Engine {
                 let _ = advised;
                 Ok(())
             }
-            // SAFETY: the caller owns the run.
-            (Engine::Marker, false) => unsafe { memory.guard_remove(run) },
+            (Engine::Marker, false) => {
+                // SAFETY: the caller owns the run. Blocks in it that were closed by the fallback are inaccessible
+                // by a mapping, which removing markers alone would leave as it is.
+                unsafe { memory.commit(run) }?;
+                // SAFETY: as above.
+                unsafe { memory.guard_remove(run) }
+            }
             (Engine::Mprotect, _) => Ok(()),
         }
     }
@@ -177,14 +182,13 @@ impl Engine {
     /// # Safety
     /// `pages` must be whole pages of the heap.
     pub(crate) unsafe fn give_up<M: Memory>(self, memory: &M, pages: Range) -> VmResult {
-        if self == Engine::Marker {
-            // SAFETY: the caller names pages of the heap. In a retired span there is no marker to remove.
-            let removed = unsafe { memory.guard_remove(pages) };
-            // Where that fails, the change of protection below decides.
-            let _ = removed;
+        // SAFETY: the caller names pages of the heap. Those of a retired run or closed by the fallback have no marker.
+        unsafe { memory.commit(pages) }?;
+        match self {
+            // SAFETY: as above.
+            Engine::Marker => unsafe { memory.guard_remove(pages) },
+            Engine::Mprotect => Ok(()),
         }
-        // SAFETY: as above.
-        unsafe { memory.protect(pages, Protection::ReadWrite) }
     }
 }
 
@@ -207,10 +211,25 @@ unsafe fn close_by_marker<M: Memory>(memory: &M, range: Range) -> VmResult<Close
     }
 }
 
-fn open_by_protection<M: Memory>(memory: &M, ranges: &[Range]) -> VmResult {
+/// # Safety
+/// The caller must own the ranges.
+unsafe fn remove_markers<M: Memory>(memory: &M, ranges: &[Range], whole: bool) -> VmResult {
+    if whole {
+        // SAFETY: passed on to the caller.
+        return unsafe { memory.guard_remove_each(ranges) };
+    }
+    for range in ranges {
+        // SAFETY: passed on to the caller.
+        unsafe { memory.guard_remove(*range) }?;
+    }
+    Ok(())
+}
+
+/// Opens ranges that are inaccessible by their mapping rather than by markers.
+pub(crate) fn open_by_commit<M: Memory>(memory: &M, ranges: &[Range]) -> VmResult {
     for range in ranges.iter().filter(|range| range.len != 0) {
-        // SAFETY: the callers of this module's `open` and `prepare_large` own the ranges.
-        unsafe { memory.protect(*range, Protection::ReadWrite) }?;
+        // SAFETY: the callers own the ranges, which are closed parts of the heap's reservation.
+        unsafe { memory.commit(*range) }?;
     }
     Ok(())
 }

@@ -198,6 +198,10 @@ impl<P: Platform> Guard<P> {
     }
 
     /// The block that an address names, or what is wrong with naming it.
+    #[expect(
+        clippy::result_large_err,
+        reason = "an error is reported at once, and then size does not matter"
+    )]
     fn named(&self, setup: &Setup, address: usize) -> Result<Named, Case> {
         let (index, pages, number) = match self.heap.find(setup.geometry(), address) {
             // A block of no bytes may start where its pages end.

@@ -30,6 +30,10 @@ impl<P: Platform> Guard<P> {
     /// Decides about a fault. Runs in the fault handler.
     pub fn on_fault(&self, fault: &Fault) -> Verdict {
         let Some(setup) = self.ready() else { return Verdict::Pass };
+        if self.reporter.dying.load(Ordering::Relaxed) == self.platform.thread_id() {
+            // Reported already: this is the same instruction again, or the program's last steps.
+            return Verdict::Die;
+        }
         if self.reporter.owner.load(Ordering::Relaxed) == self.platform.thread_id() {
             return self.fault_while_reporting();
         }
@@ -92,7 +96,8 @@ impl<P: Platform> Guard<P> {
         if setup.options.on_error == OnError::Continue {
             case.notes.add(Note::PageOpened);
         }
-        let reported = self.report_once(setup, &case, &Frames::Fault(fault));
+        let goes_on = setup.options.on_error == OnError::Continue;
+        let reported = self.report_once(setup, &case, &Frames::Fault(fault), goes_on);
         match setup.options.on_error {
             OnError::Continue => {
                 self.open_for_good(setup, address, case.kind);
@@ -156,7 +161,7 @@ impl<P: Platform> Guard<P> {
         case.access.size = fault.size;
         case.notes = notes;
         case.confidence = if kind == ErrorKind::WildAccess { Confidence::Low } else { Confidence::High };
-        let reported = self.report_once(setup, &case, &Frames::Fault(fault));
+        let reported = self.report_once(setup, &case, &Frames::Fault(fault), false);
         if setup.options.on_error == OnError::Exit {
             self.leave_process(setup);
         }

@@ -149,7 +149,7 @@ impl Heap {
     }
 
     fn spans_max(&self) -> usize {
-        self.spans.range().len / size_of::<Span>()
+        self.spans.range().len.checked_div(size_of::<Span>()).unwrap_or(0)
     }
 
     /// All addresses that blocks can have.
@@ -235,7 +235,11 @@ impl Heap {
         let range = self.run_range(index, 1);
         // SAFETY: the run was taken just now: it holds no block.
         match unsafe { setup.engine.prepare_span(platform, range) } {
-            Ok(closed) => self.note(closed),
+            Ok(closed) => {
+                self.note(closed);
+                let unmarked = u32::from(closed == Closed::Fallback);
+                self.span(index).ok_or(Unguarded::Disabled)?.unmarked.store(unmarked, Ordering::Relaxed);
+            }
             Err(_) => {
                 self.bury(platform, setup, index);
                 return Err(Unguarded::Kernel);

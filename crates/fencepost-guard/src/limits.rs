@@ -73,7 +73,7 @@ impl Limits {
             used if used / 3 >= most / 4 => SCARCE_RATE,
             _ => 1,
         };
-        if random % rate == 0 { Ok(()) } else { Err(Unguarded::Mappings) }
+        if random.is_multiple_of(rate) { Ok(()) } else { Err(Unguarded::Mappings) }
     }
 
     /// Adds a thread's own count of held bytes (wrapping).

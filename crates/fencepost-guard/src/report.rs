@@ -93,6 +93,8 @@ pub(crate) struct Reporter {
     lock: Lock,
     /// The thread that reports now; 0 when none does.
     pub(crate) owner: AtomicU32,
+    /// The thread whose error ends the process; 0 while none does.
+    pub(crate) dying: AtomicU32,
     /// Not 0 while names are being resolved: a fault then ends the resolving, not the process.
     pub(crate) rendering: AtomicU32,
     /// Not 0 once resolving has failed: it is not tried again.
@@ -115,6 +117,7 @@ impl Reporter {
         Reporter {
             lock: Lock::new(),
             owner: AtomicU32::new(0),
+            dying: AtomicU32::new(0),
             rendering: AtomicU32::new(0),
             render_failed: AtomicU32::new(0),
             records: Region::new(),
@@ -155,7 +158,7 @@ impl Reporter {
     /// The caller holds the reporter's lock, and keeps no other reference to this place.
     #[expect(clippy::mut_from_ref, reason = "the lock, not the borrow, makes it exclusive")]
     pub(crate) unsafe fn place(&self, number: u64) -> Option<&mut core::mem::MaybeUninit<Record>> {
-        let index = usize::try_from(number % RECORDS as u64).ok()?;
+        let index = usize::try_from(number.checked_rem(RECORDS as u64)?).ok()?;
         let offset = index.checked_mul(size_of::<Record>())?;
         if offset.checked_add(size_of::<Record>())? > self.records.committed() {
             return None;
@@ -178,7 +181,8 @@ impl<P: Platform> Guard<P> {
     /// Reports an error found without a fault, and ends the process or comes back, as `on_error` says.
     #[cold]
     pub(crate) fn report(&self, setup: &Setup, case: &Case, frames: &Frames<'_>) {
-        let reported = self.report_once(setup, case, frames);
+        let goes_on = setup.options.on_error == OnError::Continue;
+        let reported = self.report_once(setup, case, frames, goes_on);
         match setup.options.on_error {
             OnError::Continue => {}
             OnError::Exit => self.leave_process(setup),
@@ -196,9 +200,10 @@ impl<P: Platform> Guard<P> {
         self.platform.exit_now(i32::from(setup.options.exitcode))
     }
 
-    /// Writes a report; false when another thread's report came between, or the same one was written before.
+    /// Writes a report; false when it comes from the reporter itself. Unless the program `goes_on`, no other report
+    /// follows: threads that have one to make wait here for the end of the process.
     #[cold]
-    pub(crate) fn report_once(&self, setup: &Setup, case: &Case, frames: &Frames<'_>) -> bool {
+    pub(crate) fn report_once(&self, setup: &Setup, case: &Case, frames: &Frames<'_>, goes_on: bool) -> bool {
         let thread = self.platform.thread_id();
         if self.reporter.owner.load(Ordering::Relaxed) == thread {
             // The reporter itself freed something wrongly: that is no error of the program.
@@ -208,7 +213,12 @@ impl<P: Platform> Guard<P> {
         self.reporter.owner.store(thread, Ordering::Relaxed);
         let written = self.write_down(setup, case, frames);
         self.reporter.owner.store(0, Ordering::Relaxed);
-        drop(held);
+        if goes_on {
+            drop(held);
+        } else {
+            self.reporter.dying.store(thread, Ordering::Relaxed);
+            core::mem::forget(held);
+        }
         written
     }
 
@@ -329,7 +339,7 @@ impl<P: Platform> Guard<P> {
     }
 
     fn fill_process(&self, setup: &Setup, record: &mut Record) {
-        let mut room = [0u8; 512];
+        let mut room = [0u8; 1024];
         record.process.pid = self.platform.process_id();
         let len = self.platform.executable(&mut room);
         record.process.exe.push(room.get(..len).unwrap_or(&[]));

@@ -60,7 +60,7 @@ pub struct RenderStyle {
 pub struct Rendered<'a> {
     /// Takes everything of the text form that follows the first line.
     pub text: &'a mut dyn FnMut(&str),
-    /// Takes the JSON form, one line without its end.
+    /// Takes the JSON form, one line with its end.
     pub json: &'a mut dyn FnMut(&str),
 }
 
@@ -235,7 +235,8 @@ impl<P: Platform> Guard<P> {
     fn enter_thread(&self, setup: &Setup) -> Option<&'static ThreadState> {
         self.platform.set_thread_word(BUSY);
         let Some(state) = self.threads.take(&self.platform, setup.seed) else {
-            // Too many threads at once: this one is served unguarded until it ends.
+            // Too many threads at once, or no memory for one more: this one asks again with its next allocation.
+            self.platform.set_thread_word(0);
             return None;
         };
         state.set_alternate_stack(self.platform.ensure_alternate_stack());

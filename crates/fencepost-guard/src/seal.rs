@@ -76,6 +76,7 @@ impl SealTicket {
 
 impl Seals {
     pub(crate) const fn new() -> Self {
+        #[expect(clippy::declare_interior_mutable_const, reason = "a pattern to repeat, not a place")]
         const NONE: Seal = Seal {
             active: AtomicU32::new(0),
             start: AtomicUsize::new(0),
@@ -165,10 +166,9 @@ impl<P: Platform> Guard<P> {
         self.ready().is_some() && self.heap.addresses().contains(address)
     }
 
-    /// Whether an address lies in the calling thread's stack.
-    pub fn is_own_stack(&self, address: usize) -> bool {
-        let known = self.ready().and_then(|setup| self.thread(setup));
-        known.is_some_and(|state| state.stack().contains(address))
+    /// The calling thread's stack, if it is known.
+    pub fn own_stack(&self) -> Option<Range> {
+        self.thread_if_known().map(|state| state.stack()).filter(|stack| stack.len != 0)
     }
 
     /// Notes that pages outside the guarded heap have been made read-only by the caller, so that a write to them is

@@ -54,6 +54,8 @@ pub(crate) struct Span {
     pub(crate) next: AtomicU32,
     /// Whether the records of its slots have been dropped.
     pub(crate) forgotten: AtomicU32,
+    /// Whether the span was closed without markers, because the kernel refused them for this memory.
+    pub(crate) unmarked: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Span>() == 64, "one cache line a span");
@@ -95,8 +97,10 @@ impl Span {
 
     /// Makes the span ready for a new use. The caller holds the heap's lock.
     pub(crate) fn reset(&self) {
-        for field in [&self.back, &self.run, &self.used, &self.ready, &self.dead, &self.next, &self.forgotten]
-        {
+        for field in [&self.back, &self.run, &self.used, &self.ready, &self.dead, &self.next] {
+            field.store(0, Ordering::Relaxed);
+        }
+        for field in [&self.forgotten, &self.unmarked] {
             field.store(0, Ordering::Relaxed);
         }
         self.set_life(Life::InUse);

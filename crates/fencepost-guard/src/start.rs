@@ -100,7 +100,8 @@ impl<P: Platform> Guard<P> {
         HeapSetup {
             engine,
             geometry: Geometry::new(self.platform.page_size()),
-            quarantine: usize::try_from(options.quarantine / SPAN_BYTES as u64).unwrap_or(usize::MAX),
+            quarantine: usize::try_from(options.quarantine.checked_div(SPAN_BYTES as u64).unwrap_or(0))
+                .unwrap_or(usize::MAX),
             holes_max: HOLES_MAX,
             kept_max: usize::try_from(RECORDS_MAX / SPAN_OVERHEAD).unwrap_or(usize::MAX),
         }

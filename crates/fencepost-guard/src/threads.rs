@@ -242,7 +242,8 @@ impl ThreadTable {
         state.owned.store(0, Ordering::Release);
         self.absorb(&state.counters);
         let start = self.states.range().start;
-        let index = (core::ptr::from_ref(state) as usize).wrapping_sub(start) / size_of::<ThreadState>();
+        let offset = (core::ptr::from_ref(state) as usize).wrapping_sub(start);
+        let index = offset.checked_div(size_of::<ThreadState>()).unwrap_or(0);
         state.next.store(self.free.load(Ordering::Relaxed), Ordering::Relaxed);
         self.free.store(u32::try_from(index.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
     }

@@ -226,14 +226,21 @@ extern "C" fn render_job<P: Platform>(argument: usize) {
 }
 
 /// Puts the resolved line in the place of the raw one; the raw one stays where that is not possible.
-fn replace_line<P: Platform>(platform: &P, file: &JsonFile, line: &str) -> bool {
+fn replace_line<P: Platform>(platform: &P, file: &mut JsonFile, line: &str) -> bool {
     if let Some((start, end)) = file.raw {
         // Another process may have written behind us: then the raw line, which is whole, stays.
         if platform.file_len(file.file) != Some(end) || platform.truncate(file.file, start).is_err() {
             return false;
         }
+        // From here the raw line is gone: unless the next write succeeds, it has to be written again.
+        file.raw = None;
+        if platform.write(file.file, line.as_bytes()).is_ok() {
+            return true;
+        }
+        // What the disk had no room for is taken back; if even that fails, a broken line precedes the whole one.
+        let cut = platform.truncate(file.file, start);
+        let _ = cut;
+        return false;
     }
-    // One write, so that no reader of the file sees a line without its end.
-    let written = platform.write(file.file, line.as_bytes()).and_then(|()| platform.write(file.file, b"\n"));
-    written.is_ok()
+    platform.write(file.file, line.as_bytes()).is_ok()
 }

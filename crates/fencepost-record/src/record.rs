@@ -210,7 +210,7 @@ pub struct Record {
     pub seal: Option<SealInfo>,
     /// The machine's registers, for a fault.
     pub registers: Registers,
-    /// The signal that the process ends by.
+    /// The signal that the fault raised; 0 when the error was found without a fault.
     pub signal: u32,
     /// How sure the diagnosis is.
     pub confidence: Confidence,

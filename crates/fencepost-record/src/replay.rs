@@ -13,7 +13,13 @@ use crate::Record;
 /// # Errors
 /// Those of `out`.
 pub fn write(record: &Record, out: &mut dyn Write) -> Result<bool, fmt::Error> {
-    let mut arguments = record.process.args.as_str().split_terminator('\0');
+    let kept = record.process.args.as_str();
+    // An argument without its end was cut, by the record or by who read it from the system.
+    let (whole, cut) = match kept.rsplit_once('\0') {
+        Some((whole, rest)) => (whole, record.process.args.is_cut() || !rest.is_empty()),
+        None => ("", !kept.is_empty()),
+    };
+    let mut arguments = whole.split('\0');
     let typed = arguments.next().unwrap_or("");
     let exe = record.process.exe.as_str();
     let program = if exe.is_empty() { typed } else { exe };
@@ -32,7 +38,7 @@ pub fn write(record: &Record, out: &mut dyn Write) -> Result<bool, fmt::Error> {
     for argument in arguments {
         word(argument, out)?;
     }
-    if record.process.args.is_cut() {
+    if cut {
         out.write_str(" # and arguments that were not kept")?;
     }
     Ok(true)

@@ -111,7 +111,7 @@ pub struct Summary {
     pub fallbacks: u64,
     /// Errors reported.
     pub reports: u64,
-    /// Errors that could not be kept because too many came at once.
+    /// Errors not written, because the same one had been or because too many came at once.
     pub reports_lost: u64,
     /// Stacks not kept because the depot was full.
     pub stacks_lost: u64,
@@ -156,7 +156,8 @@ impl fmt::Display for Summary {
             )?;
         }
         if self.reports_lost > 0 {
-            writeln!(f, "{HEAD} {} lost: too many came at once", Count(self.reports_lost, "error"))?;
+            let errors = Count(self.reports_lost, "more error");
+            writeln!(f, "{HEAD} {errors} not written: the same as one before, or too many at once")?;
         }
         if self.stacks_lost > 0 {
             let stacks = Count(self.stacks_lost, "stack");

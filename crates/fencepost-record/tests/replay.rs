@@ -80,4 +80,12 @@ fn a_line_that_would_run_something_else_is_not_written() {
     assert_eq!(written(&cut), None);
     let line = written(&record("", &["p", "a", &long])).unwrap();
     assert!(line.ends_with(" # and arguments that were not kept"), "{line}");
+    // Part of an argument is another argument.
+    let mut part = record("", &["p", "whole"]);
+    part.process.args.push(b"par");
+    assert_eq!(
+        written(&part).unwrap(),
+        "FENCEPOST_OPTIONS='seed=0xabc' p whole # and arguments that were not kept"
+    );
+    assert!(!line.contains("xxxx"), "{line}");
 }

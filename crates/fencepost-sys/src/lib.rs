@@ -1,6 +1,6 @@
 //! Everything fencepost asks of an operating system: virtual memory, threads, faults, output.
 //!
-//! [`Platform`] says what is asked; [`Host`] is the system this was built for; [`sim`] is a simulated one whose
+//! [`Platform`] says what is asked; [`Host`] is the system this was built for; `sim` (a feature) is a simulated one whose
 //! calls can be made to fail. All foreign functions, all knowledge of registers and every `cfg(target_os)` of the
 //! project live here.
 //!

@@ -138,7 +138,7 @@ fn seal_range<'a>(start: usize, len: usize, anchor: usize) -> Result<Seal<'a>, S
 }
 
 fn seal_foreign(range: Range, anchor: usize) -> Result<SealTicket, SealError> {
-    if GUARD.is_own_stack(range.start) {
+    if GUARD.own_stack().is_some_and(|stack| stack.contains(range.start)) {
         return Err(SealError::OnStack);
     }
     let page_bytes = GUARD.platform().page_size();

@@ -56,7 +56,8 @@ pub(crate) fn render(record: &Record, style: RenderStyle, out: &mut Rendered<'_>
     }));
     if let Ok(Some((body, json))) = rendered {
         (out.text)(&body);
-        if let Some(json) = json {
+        if let Some(mut json) = json {
+            json.push('\n');
             (out.json)(&json);
         }
     }

@@ -163,6 +163,6 @@ impl Heap {
     fn number_of(&self, span: &Span) -> u32 {
         let start = self.spans.range().start;
         let offset = (core::ptr::from_ref(span) as usize).wrapping_sub(start);
-        link(offset / size_of::<Span>())
+        link(offset.checked_div(size_of::<Span>()).unwrap_or(0))
     }
 }

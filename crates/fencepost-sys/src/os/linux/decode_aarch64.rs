@@ -92,3 +92,50 @@ fn single(scale: u32, vector: bool, operation: u32) -> Option<Decoded> {
         (false, ..) => Some(Decoded { size: power(scale), write: operation == 0 }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_and_stores_are_told_apart() {
+        let cases = [
+            (0xf940_0001_u32, Some((8, false))), // ldr x1, [x0]
+            (0xb900_0001, Some((4, true))),      // str w1, [x0]
+            (0x3940_0001, Some((1, false))),     // ldrb w1, [x0]
+            (0x7880_2001, Some((2, false))),     // ldursh x1, [x0, #2]
+            (0xb980_0001, Some((4, false))),     // ldrsw x1, [x0]
+            (0x3c81_0400, Some((16, true))),     // str q0, [x0], #16
+            (0x3dc0_0000, Some((16, false))),    // ldr q0, [x0]
+            (0xfd00_0000, Some((8, true))),      // str d0, [x0]
+            (0xf862_6801, Some((8, false))),     // ldr x1, [x0, x2]
+            (0x3822_6801, Some((1, true))),      // strb w1, [x0, x2]
+            (0xa9bf_7bfd, Some((16, true))),     // stp x29, x30, [sp, #-16]!
+            (0xa8c1_7bfd, Some((16, false))),    // ldp x29, x30, [sp], #16
+            (0x6940_0801, Some((8, false))),     // ldpsw x1, x2, [x0]
+            (0xad00_0400, Some((32, true))),     // stp q0, q1, [x0]
+            (0x2900_0801, Some((8, true))),      // stp w1, w2, [x0]
+            (0x5800_0041, Some((8, false))),     // ldr x1, literal
+            (0x885f_7c01, Some((4, false))),     // ldxr w1, [x0]
+            (0xc802_7c01, Some((8, true))),      // stxr w2, x1, [x0]
+            (0xc89f_fc01, Some((8, true))),      // stlr x1, [x0]
+            (0xc8df_fc01, Some((8, false))),     // ldar x1, [x0]
+            (0x88e1_fc02, Some((4, true))),      // casal w1, w2, [x0]
+            (0xc87f_0801, Some((16, false))),    // ldxp x1, x2, [x0]
+            (0x4820_7c82, Some((16, true))),     // casp x0, x1, x2, x3, [x4]
+            (0xf821_0002, Some((8, true))),      // ldadd x1, x2, [x0]
+            (0xb8a1_8002, Some((4, true))),      // swpa w1, w2, [x0]
+            (0xf8bf_c001, Some((8, false))),     // ldapr x1, [x0]
+            (0xf980_0000, None),                 // prfm
+            (0x6900_0801, None),                 // stgp x1, x2, [x0]
+            (0xf83f_d000, None),                 // ld64b x0, [x0]
+            (0x9100_0400, None),                 // add x0, x0, #1
+            (0xd503_201f, None),                 // nop
+            (0xd65f_03c0, None),                 // ret
+        ];
+        for (word, expected) in cases {
+            let found = decode(word).map(|decoded| (decoded.size, decoded.write));
+            assert_eq!(found, expected, "{word:#010x}");
+        }
+    }
+}

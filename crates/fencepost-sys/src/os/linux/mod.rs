@@ -1,7 +1,7 @@
 //! Linux, x86_64 and aarch64.
 //!
 //! Invariants: state is in atomics that are valid when zeroed, so that [`Host`] works in a static before `main` and
-//! before [`Platform::probe`](crate::Platform::probe); system calls are bare ones, so that `errno` stays as the
+//! before [`Platform::probe`]; system calls are bare ones, so that `errno` stays as the
 //! program left it.
 //!
 //! What the kernel offers is proved by use ([`probe`]). To test the ways around what older or stricter kernels lack,
@@ -25,6 +25,7 @@ mod context;
 mod decode_aarch64;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod decode_x86_64;
+mod emergency;
 mod limits;
 mod maps;
 mod memory;

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use super::chain::{self, Action, Chain, Delivery, GENERATIONS};
 use super::raw::{Errno, process_id, syscall, thread_id};
-use super::{Host, context, stack};
+use super::{Host, context, emergency, stack};
 use crate::{Faults, OnFault, Range, Verdict, VmError, VmResult};
 
 /// The signals that a bad access raises.
@@ -58,6 +58,7 @@ impl Faults for Host {
         {
             return Ok(());
         }
+        emergency::prepare();
         let [first, second] = SIGNALS.map(step_in_front);
         INSTALLING.store(0, Ordering::Release);
         first.and(second)
@@ -207,16 +208,31 @@ fn on_signal(generation: usize, delivery: Delivery) {
     }
 }
 
-/// Not inlined: the description is large, and a handler asked after us should have that stack.
-#[inline(never)]
+/// A question to the runtime, and its answer.
+struct Question<'a> {
+    delivery: &'a Delivery,
+    others: bool,
+    verdict: Verdict,
+}
+
+/// Asks the runtime, on a stack that is large enough. The handlers asked after us find this one as it was.
 fn ask_runtime(delivery: &Delivery, others: bool) -> Verdict {
+    let mut question = Question { delivery, others, verdict: Verdict::Pass };
+    emergency::run(delivery, ask_here, (&raw mut question).addr());
+    question.verdict
+}
+
+/// Not inlined: the description is large.
+#[inline(never)]
+extern "C" fn ask_here(question: usize) {
+    // SAFETY: `ask_runtime` gives the address of its question and waits.
+    let question = unsafe { &mut *(question as *mut Question<'_>) };
     let address = ON_FAULT.load(Ordering::Acquire);
-    if address == 0 {
-        return Verdict::Pass;
+    if address != 0 {
+        // SAFETY: `install` stored a function of this type.
+        let on_fault: OnFault = unsafe { core::mem::transmute(address) };
+        question.verdict = on_fault(&context::fault(question.delivery, question.others));
     }
-    // SAFETY: `install` stored a function of this type.
-    let on_fault: OnFault = unsafe { core::mem::transmute(address) };
-    on_fault(&context::fault(delivery, others))
 }
 
 /// Starts a timer that sends this thread SIGSEGV once.

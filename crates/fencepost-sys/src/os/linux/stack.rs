@@ -14,7 +14,7 @@ use crate::{Range, VmResult};
 /// touched costs memory.
 const STACK_LEN: usize = 1 << 20;
 /// The smallest stack of somebody else's that is good enough. The standard library's is 8 KiB.
-const STACK_ENOUGH: usize = 64 << 10;
+pub(super) const STACK_ENOUGH: usize = 64 << 10;
 
 thread_local! {
     /// The thread's setting before ours, as (start, length); none is (0, 0).
@@ -57,7 +57,7 @@ pub(super) fn drop_stack(stack: Range) {
 
 /// A new stack above a page that traps: by a marker where there are such, so that the stacks of many threads share
 /// one mapping, else by protection.
-fn create() -> VmResult<Range> {
+pub(super) fn create() -> VmResult<Range> {
     let page = probe::page_size();
     let whole = STACK_LEN.saturating_add(page);
     let start = map(0, whole, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_STACK)?;
@@ -101,33 +101,24 @@ static RETURN: AtomicUsize = AtomicUsize::new(0);
 /// Bytes left free below the frame that waits on an alternate stack.
 const MARGIN: usize = 1024;
 
-/// What [`call`] runs on the other stack.
-struct Work {
+/// What [`away`] runs on the other stack.
+struct Work<'a> {
     work: extern "C" fn(usize),
     argument: usize,
     /// The alternate stack that the caller is running on, if it is.
     alternate: Option<libc::stack_t>,
+    /// The caller's stack pointer, once it has left.
+    back: &'a AtomicUsize,
 }
 
 /// Runs `work` with `argument` on another stack; false when it was abandoned.
 ///
-/// A caller in a signal handler stands on the thread's alternate stack. Seen from the other stack nobody does, and a
-/// fault there would put its handler's frame over the caller's. So meanwhile the alternate stack is only the part
-/// that is still free.
-///
 /// # Safety
 /// As [`crate::Faults::call_on_stack`].
 pub(super) unsafe fn call(stack: Range, work: extern "C" fn(usize), argument: usize) -> bool {
-    let standing_on = |setting: &libc::stack_t| setting.ss_flags & libc::SS_ONSTACK != 0;
-    let alternate = exchange(None).filter(standing_on);
     let mask = chain::current_mask();
-    let job = Work { work, argument, alternate };
-    // SAFETY: the caller gives a stack; `RETURN` is written by the one call that runs at a time; `job` lives here.
-    let done = unsafe { switch(stack.end(), call_here, (&raw const job).addr(), RETURN.as_ptr()) } != 0;
-    if let Some(alternate) = alternate {
-        // Our frame lies above what is the alternate stack now, so that the kernel lets us change it.
-        let _ = exchange(Some(setting(alternate.ss_sp.addr(), alternate.ss_size)));
-    }
+    // SAFETY: the caller's promises.
+    let done = unsafe { away(stack.end(), work, argument, &RETURN) };
     if !done {
         // The handler that gave up did not return, which would have put the mask back.
         chain::set_mask(mask);
@@ -135,14 +126,40 @@ pub(super) unsafe fn call(stack: Range, work: extern "C" fn(usize), argument: us
     done
 }
 
-extern "C" fn call_here(job: usize) {
-    // SAFETY: `call` gives the address of its job, which lives until this returns or is abandoned.
-    let job = unsafe { &*(job as *const Work) };
+/// Runs `work` with `argument` on the stack that ends at `top`; false when it was abandoned through `back`.
+///
+/// A caller in a signal handler stands on the thread's alternate stack. Seen from the other stack nobody does, and a
+/// fault there would put its handler's frame over the caller's. So meanwhile the alternate stack is only the part
+/// that is still free.
+///
+/// # Safety
+/// Below `top` there must be enough writable memory that nobody else uses.
+pub(super) unsafe fn away(
+    top: usize,
+    work: extern "C" fn(usize),
+    argument: usize,
+    back: &AtomicUsize,
+) -> bool {
+    let standing_on = |setting: &libc::stack_t| setting.ss_flags & libc::SS_ONSTACK != 0;
+    let alternate = exchange(None).filter(standing_on);
+    let job = Work { work, argument, alternate, back };
+    // SAFETY: the caller gives a stack; `job` and `back` outlive the switch.
+    let done = unsafe { switch(top, away_there, (&raw const job).addr(), back.as_ptr()) } != 0;
+    if let Some(alternate) = alternate {
+        // Our frame lies above what is the alternate stack now, so that the kernel lets us change it.
+        let _ = exchange(Some(setting(alternate.ss_sp.addr(), alternate.ss_size)));
+    }
+    done
+}
+
+extern "C" fn away_there(job: usize) {
+    // SAFETY: `away` gives the address of its job, which lives until this returns or is abandoned.
+    let job = unsafe { &*(job as *const Work<'_>) };
     if let Some(alternate) = job.alternate {
         let start = alternate.ss_sp.addr();
-        let free = RETURN.load(Ordering::Relaxed).saturating_sub(MARGIN).saturating_sub(start);
-        // Too little is left for a frame: then a handler runs on the stack where it interrupts.
-        if exchange(Some(setting(start, free & !0xf))).is_none() {
+        let free = job.back.load(Ordering::Relaxed).saturating_sub(MARGIN).saturating_sub(start);
+        // Where too little is left for a frame, a handler runs on the stack where it interrupts.
+        if free < STACK_ENOUGH / 2 || exchange(Some(setting(start, free & !0xf))).is_none() {
             let _ = exchange(Some(disabled()));
         }
     }

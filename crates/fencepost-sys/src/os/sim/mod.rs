@@ -63,6 +63,9 @@ impl Default for SimOptions {
     }
 }
 
+/// Name and value.
+type Variable = (Box<[u8]>, &'static [u8]);
+
 /// A simulated system.
 pub struct Sim {
     options: SimOptions,
@@ -70,7 +73,7 @@ pub struct Sim {
     threads: Mutex<threads::State>,
     output: Mutex<output::State>,
     faults: Mutex<faults::State>,
-    environment: Mutex<Vec<(Box<[u8]>, &'static [u8])>>,
+    environment: Mutex<Vec<Variable>>,
 }
 
 impl Sim {

@@ -107,8 +107,8 @@ fn general(opcode: u8, extension: u8, prefixes: &Prefixes) -> Option<Form> {
     match (opcode, prefixes.selector()) {
         (0x40..=0x4f | 0xaf | 0xbc | 0xbd, _) | (0xb8, PF3) => plain(Read, full),
         (0x90..=0x9f, _) => plain(Write, 1),
-        (0xa4, _) => with_byte(Both, full),
-        (0xa5 | 0xb1 | 0xc1, _) => plain(Both, full),
+        (0xa4 | 0xac, _) => with_byte(Both, full),
+        (0xa5 | 0xad | 0xb1 | 0xc1, _) => plain(Both, full),
         (0xae, NONE) if extension == 2 => plain(Read, 4),
         (0xae, NONE) if extension == 3 => plain(Write, 4),
         (0xb0 | 0xc0, _) => plain(Both, 1),
@@ -225,6 +225,8 @@ fn vector_38(opcode: u8, prefixes: &Prefixes) -> Option<Form> {
         0x10 | 0x14 | 0x15 if !prefixes.vex => plain(Read, whole),
         _ if !prefixes.vex => None,
         0x0c..=0x0f | 0x16 | 0x36 | 0x45..=0x47 => plain(Read, whole),
+        // Half-size numbers that become whole ones.
+        0x13 => plain(Read, whole / 2),
         // Broadcasts.
         0x78 => plain(Read, 1),
         0x79 => plain(Read, 2),

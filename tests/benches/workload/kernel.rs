@@ -1,0 +1,100 @@
+//! What the kernel asks for the calls that guarding is made of, without any allocator.
+
+use std::time::Duration;
+
+use super::clock::{self, Reading, Spent, Total};
+use super::process::Mapping;
+
+/// `MADV_GUARD_INSTALL`, Linux 6.13: `include/uapi/asm-generic/mman-common.h`. Newer than the libc crate's constants.
+const MADV_GUARD_INSTALL: i32 = 102;
+/// Pages of one batch: 16 MiB where pages have 4 KiB.
+const PAGES: usize = 4096;
+
+/// Nanoseconds of one repetition of what is named.
+pub fn run(what: &str, enough: Duration) -> Result<Spent, String> {
+    match what {
+        "syscall" => clock::repeat(enough, 256, || {
+            // SAFETY: getppid takes no arguments and cannot fail.
+            (0..256).for_each(|_| _ = unsafe { libc::syscall(libc::SYS_getppid) });
+            Ok(())
+        }),
+        "fault" => over_pages(enough, Touched::Within),
+        "guard" => over_pages(enough, Touched::Before),
+        "mmap" => clock::repeat(enough, 64, || (0..64).try_for_each(|_| mapping_per_block())),
+        _ => Err(format!("no such kernel figure: {what}")),
+    }
+}
+
+fn page_size() -> usize {
+    // SAFETY: sysconf takes a number and gives one.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// When the pages of a batch are touched: what is timed with it is the fault, else the guard.
+#[derive(Clone, Copy, PartialEq)]
+enum Touched {
+    /// The touch is what is measured, and nothing is guarded.
+    Within,
+    /// Each page is populated before its guard is installed, one call a page.
+    Before,
+}
+
+fn over_pages(enough: Duration, touched: Touched) -> Result<Spent, String> {
+    let page = page_size();
+    let mut total = Total::default();
+    let mut rounds = 0;
+    while total.wall() < enough {
+        let area = Mapping::map(
+            PAGES * page,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+        )?;
+        // SAFETY: the range is the mapping made just now. Advice only: where it is refused, the figure shows it.
+        unsafe { libc::madvise(area.start().cast(), PAGES * page, libc::MADV_NOHUGEPAGE) };
+        let touch = || {
+            // SAFETY: every page of the area is writable, and nobody else knows of it.
+            (0..PAGES).for_each(|index| unsafe { area.start().add(index * page).write_volatile(1) });
+        };
+        if touched == Touched::Before {
+            touch();
+        }
+        let start = Reading::now();
+        if touched == Touched::Within {
+            touch();
+        } else {
+            guard_each(&area, page)?;
+        }
+        total.add(&start);
+        rounds += PAGES as u64;
+    }
+    Ok(total.per_round(rounds))
+}
+
+fn guard_each(area: &Mapping, page: usize) -> Result<(), String> {
+    for index in 0..PAGES {
+        // SAFETY: the page lies in a mapping of our own that nothing refers to; it is not touched again.
+        let result =
+            unsafe { libc::madvise(area.start().add(index * page).cast(), page, MADV_GUARD_INSTALL) };
+        if result != 0 {
+            let error = std::io::Error::last_os_error();
+            return Err(format!("no MADV_GUARD_INSTALL here (Linux 6.13 has it): {error}"));
+        }
+    }
+    Ok(())
+}
+
+/// What a design without an arena pays for a block: a mapping, its guard, the first touch, and the end of both.
+fn mapping_per_block() -> Result<(), String> {
+    let page = page_size();
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let block = Mapping::map(2 * page, libc::PROT_READ | libc::PROT_WRITE, flags, -1)?;
+    // SAFETY: the second page of the mapping made just now; it is never touched.
+    let result = unsafe { libc::mprotect(block.start().add(page).cast(), page, libc::PROT_NONE) };
+    if result != 0 {
+        return Err(format!("mprotect: {}", std::io::Error::last_os_error()));
+    }
+    // SAFETY: the first page is writable and ours.
+    unsafe { block.start().write_volatile(1) };
+    Ok(())
+}
