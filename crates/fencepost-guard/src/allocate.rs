@@ -41,15 +41,15 @@ impl<P: Platform> Guard<P> {
     pub fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> Placed {
         let Some(setup) = self.ready() else { return self.not_ready() };
         let Some(state) = self.thread(setup) else {
+            if self.is_rendering_here() {
+                return self.from_arena(layout);
+            }
             let refused = self.platform.thread_word() == 0;
             self.count_unguarded(None, if refused { Unguarded::Kernel } else { Unguarded::Reentrant });
             return Placed::Inner;
         };
         if state.reporting.load(Ordering::Relaxed) != 0 {
-            return match self.arena.allocate(&self.platform, layout) {
-                Some(block) => Placed::Here(block),
-                None => Placed::Fail,
-            };
+            return self.from_arena(layout);
         }
         if state.depth.load(Ordering::Relaxed) != 0 {
             state.counters.not_guarded(Unguarded::Reentrant);
@@ -64,6 +64,18 @@ impl<P: Platform> Guard<P> {
         placed
     }
 
+    /// Whether this thread, which has no state of its own, is resolving names for a report.
+    #[cold]
+    fn is_rendering_here(&self) -> bool {
+        self.reporter.rendering.load(Ordering::Relaxed) != 0
+            && self.reporter.owner.load(Ordering::Relaxed) == self.platform.thread_id()
+    }
+
+    #[cold]
+    fn from_arena(&self, layout: Layout) -> Placed {
+        self.arena.allocate(&self.platform, layout).map_or(Placed::Fail, Placed::Here)
+    }
+
     #[cold]
     fn not_ready(&self) -> Placed {
         if !self.is_off() {
@@ -72,18 +84,11 @@ impl<P: Platform> Guard<P> {
         Placed::Inner
     }
 
-    /// Notes that the inner allocator gave a block out (or, with `false`, took one back).
+    /// Notes that the inner allocator gave a block out: from now on an unknown address may be one of its blocks.
     #[inline]
-    pub fn inner_block(&self, born: bool) {
-        if self.is_off() {
-            return;
-        }
-        let by = if born { 1 } else { u64::MAX };
-        match self.thread_if_known() {
-            Some(state) => Counters::bump(&state.counters.inner_live, by),
-            None => {
-                self.threads.shared.inner_live.fetch_add(by, Ordering::Relaxed);
-            }
+    pub fn inner_block(&self) {
+        if self.inner_used.load(Ordering::Relaxed) == 0 {
+            self.inner_used.store(1, Ordering::Relaxed);
         }
     }
 
@@ -95,7 +100,6 @@ impl<P: Platform> Guard<P> {
         zeroed: bool,
         anchor: usize,
     ) -> Placed {
-        self.look_after_handlers(state);
         if self.is_to_fail(setup) {
             return Placed::Fail;
         }
@@ -120,6 +124,7 @@ impl<P: Platform> Guard<P> {
         anchor: usize,
     ) -> Result<NonNull<u8>, Unguarded> {
         self.is_wanted(&setup.options, state, layout)?;
+        self.look_after_handlers(state);
         let house = setup.geometry().house(layout.size(), layout.align()).ok_or(Unguarded::AddressSpace)?;
         let held = match house {
             House::Small(pages) => pages.wrapping_mul(setup.geometry().page()) as u64,

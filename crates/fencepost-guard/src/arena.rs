@@ -12,8 +12,6 @@ use fencepost_sys::{Memory, Threads, VmResult};
 use crate::lock::Lock;
 use crate::region::Region;
 
-/// Address space of the arena: a bound on what resolving names can use.
-const ROOM: usize = 4 << 30;
 /// The smallest block, as a power of two.
 const SMALLEST: u32 = 4;
 const CLASSES: usize = 48;
@@ -36,8 +34,9 @@ impl Arena {
         }
     }
 
-    pub(crate) fn start<M: Memory>(&self, memory: &M) -> VmResult {
-        self.region.reserve(memory, ROOM)
+    /// Takes `room` bytes of address space: a bound on what resolving names can use.
+    pub(crate) fn start<M: Memory>(&self, memory: &M, room: usize) -> VmResult {
+        self.region.reserve(memory, room)
     }
 
     pub(crate) fn release<M: Memory>(&self, memory: &M) {

@@ -16,8 +16,6 @@ use crate::region::Region;
 
 /// Heads of chains; a power of two.
 const BUCKETS: usize = 1 << 16;
-/// Bytes of address space for entries; past it stacks are not kept, and counted as lost.
-const ROOM: usize = 1 << 30;
 /// The unit of a stack's number, in bytes.
 const UNIT: usize = 8;
 
@@ -50,10 +48,11 @@ impl Depot {
         }
     }
 
-    pub(crate) fn start<M: Memory>(&self, memory: &M) -> VmResult {
+    /// Takes `room` bytes of address space for entries; past it stacks are not kept, and counted as lost.
+    pub(crate) fn start<M: Memory>(&self, memory: &M, room: usize) -> VmResult {
         self.heads.reserve(memory, BUCKETS.wrapping_mul(size_of::<AtomicU32>()))?;
         self.heads.ensure(memory, BUCKETS.wrapping_mul(size_of::<AtomicU32>()))?;
-        self.entries.reserve(memory, ROOM)
+        self.entries.reserve(memory, room)
     }
 
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
@@ -132,8 +131,9 @@ impl Depot {
         let bytes = size_of::<Entry>().checked_add(frames.len().checked_mul(UNIT)?)?;
         let offset = self.used.fetch_add(bytes, Ordering::Relaxed);
         let end = offset.checked_add(bytes)?;
-        if end > ROOM {
-            self.used.store(ROOM, Ordering::Relaxed);
+        let room = self.entries.range().len;
+        if end > room {
+            self.used.store(room, Ordering::Relaxed);
             return None;
         }
         if end > self.entries.committed() {

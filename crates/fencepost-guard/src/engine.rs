@@ -52,6 +52,23 @@ impl Engine {
         }
     }
 
+    /// Prepares the whole reservation.
+    ///
+    /// # Safety
+    /// `range` must be the heap's own, fresh reservation.
+    pub(crate) unsafe fn adopt<M: Memory>(self, memory: &M, range: Range) {
+        match self {
+            Engine::Marker => {
+                // SAFETY: the caller gives its own reservation.
+                let advised = unsafe { memory.no_huge_pages(range) };
+                // Advice only: without it a guard still traps, and memory use may be higher.
+                let _ = advised;
+            }
+            // The advice would set apart what is closed later, and no closed page would share a mapping with another.
+            Engine::Mprotect => {}
+        }
+    }
+
     /// Opens the next part of the reservation for this engine's use.
     ///
     /// # Safety

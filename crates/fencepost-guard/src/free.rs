@@ -15,7 +15,7 @@ use crate::options::Mode;
 use crate::report::{Case, Frames};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Act, Slot, SlotState, SlotView};
-use crate::threads::{Counters, ThreadState};
+use crate::threads::{BUSY, Counters, ThreadState};
 
 /// Addresses below this are no block's: null pointers with an offset.
 const LOWEST: usize = 64 << 10;
@@ -59,12 +59,14 @@ impl<P: Platform> Guard<P> {
         }
         let state = self.thread(setup);
         let depth = state.map_or(0, |state| state.depth.load(Ordering::Relaxed));
+        // A signal handler of the program may have interrupted us while we held a lock.
+        let nested = depth != 0 || self.platform.thread_word() == BUSY;
         if let Some(state) = state {
             state.depth.store(depth.wrapping_add(1), Ordering::Relaxed);
             compiler_fence(Ordering::SeqCst);
         }
         let freed = if ours {
-            self.free_ours(setup, state, depth != 0, address, layout, how, anchor);
+            self.free_ours(setup, state, nested, address, layout, how, anchor);
             Freed::Here
         } else {
             self.report_foreign(setup, address, how, anchor);
@@ -117,7 +119,9 @@ impl<P: Platform> Guard<P> {
         how: AccessType,
         anchor: usize,
     ) {
-        let act = self.act(setup, anchor);
+        // Keeping a stack may take the depot's lock.
+        let act =
+            if nested { Act { ms: self.now(setup), ..Act::default() } } else { self.act(setup, anchor) };
         let frames = Frames::Here(anchor);
         let named = match self.named(setup, address) {
             Ok(named) => named,
@@ -316,9 +320,8 @@ impl<P: Platform> Guard<P> {
             // Nearly every block is the inner allocator's, which has checks of its own.
             return true;
         }
-        // Most programs have no such block at all, and then no address can be one.
-        let some_live = self.threads.sum(Counters::inner_live).cast_signed() > 0;
-        some_live && self.foreign_notes(address) == Notes::NONE
+        // Most programs never have such a block, and then no address can be one.
+        self.inner_used.load(Ordering::Relaxed) != 0 && self.foreign_notes(address) == Notes::NONE
     }
 
     /// What speaks against an address being a heap block.

@@ -35,7 +35,7 @@ impl<P: Platform> Guard<P> {
             return Verdict::Die;
         }
         if self.reporter.owner.load(Ordering::Relaxed) == self.platform.thread_id() {
-            return self.fault_while_reporting();
+            return self.fault_while_reporting(fault);
         }
         if fault.sent {
             return Verdict::Pass;
@@ -50,6 +50,10 @@ impl<P: Platform> Guard<P> {
                 case.seal = Some(seal);
                 return self.ours(setup, fault, address, case);
             }
+            // A seal may have ended between the fault and now: the instruction runs once more.
+            if fault.access == AccessType::Write && self.seals.were_used() && self.is_doubt_new(address) {
+                return Verdict::Resume;
+            }
             return self.outside(setup, fault, address);
         }
         self.in_heap(setup, fault, address)
@@ -57,11 +61,15 @@ impl<P: Platform> Guard<P> {
 
     /// A fault of the reporter itself: while it resolves names, that is what is given up; else the process ends as
     /// it would have without us.
-    fn fault_while_reporting(&self) -> Verdict {
+    fn fault_while_reporting(&self, fault: &Fault) -> Verdict {
         if self.reporter.rendering.swap(0, Ordering::SeqCst) != 0 {
             // SAFETY: `rendering` is set only around the call on the report stack, by the thread that owns the
             // report, which is this one.
             unsafe { self.platform.abandon_call() }
+        }
+        if fault.sent {
+            // The watchdog, too late to matter.
+            return Verdict::Resume;
         }
         self.complain(format_args!("fault while reporting: the report above is not complete"));
         Verdict::Die
@@ -88,8 +96,13 @@ impl<P: Platform> Guard<P> {
         let doubtful = case.kind == ErrorKind::WildAccess
             && fault.access != AccessType::Execute
             && case.block.is_some_and(|block| block.slot.state == SlotState::Live);
-        let Some(state) = self.thread_if_known().filter(|_| doubtful) else { return false };
-        state.last_doubt.swap(address, Ordering::Relaxed) != address
+        doubtful && self.is_doubt_new(address)
+    }
+
+    /// Whether this thread's last doubt was about another address.
+    fn is_doubt_new(&self, address: usize) -> bool {
+        self.thread_if_known()
+            .is_some_and(|state| state.last_doubt.swap(address, Ordering::Relaxed) != address)
     }
 
     fn ours(&self, setup: &Setup, fault: &Fault, address: usize, mut case: Case) -> Verdict {

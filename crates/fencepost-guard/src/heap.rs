@@ -104,36 +104,16 @@ impl Heap {
         }
     }
 
-    /// Reserves the heap and its tables, as much of `bytes` as can be had.
-    pub(crate) fn start<M: Memory>(&self, memory: &M, bytes: usize) -> VmResult {
-        let mut spans = (bytes / SPAN_BYTES).clamp(SPANS_MIN, u32::MAX as usize / 2);
-        loop {
-            match self.try_start(memory, spans) {
-                Ok(()) => break,
-                Err(_) if spans / 2 >= SPANS_MIN => spans /= 2,
-                Err(error) => return Err(error),
-            }
-        }
-        // SAFETY: the range was reserved just now and nobody else knows it.
-        let advised = unsafe { memory.no_huge_pages(self.range.range()) };
-        // Advice only: without it a guard still traps, and memory use may be higher.
-        let _ = advised;
-        Ok(())
-    }
-
-    fn try_start<M: Memory>(&self, memory: &M, spans: usize) -> VmResult {
+    /// Reserves `bytes` for the heap, and its tables.
+    pub(crate) fn start<M: Memory>(&self, memory: &M, engine: Engine, bytes: usize) -> VmResult {
+        let spans = (bytes / SPAN_BYTES).clamp(SPANS_MIN, u32::MAX as usize / 2);
         // One span more, so that the heap can start at a multiple of the span.
-        let bytes = spans.saturating_add(1).saturating_mul(SPAN_BYTES);
-        let tables = self.range.reserve(memory, bytes).and_then(|()| {
-            self.spans.reserve(memory, spans.saturating_mul(size_of::<Span>())).and_then(|()| {
-                self.slots
-                    .reserve(memory, spans.saturating_mul(SLOTS_STRIDE).saturating_mul(size_of::<Slot>()))
-            })
-        });
-        if tables.is_err() {
-            self.release(memory);
-        }
-        tables
+        self.range.reserve(memory, spans.saturating_add(1).saturating_mul(SPAN_BYTES))?;
+        self.spans.reserve(memory, spans.saturating_mul(size_of::<Span>()))?;
+        self.slots.reserve(memory, spans.saturating_mul(SLOTS_STRIDE).saturating_mul(size_of::<Slot>()))?;
+        // SAFETY: the range was reserved just now and nobody else knows it.
+        unsafe { engine.adopt(memory, self.range.range()) };
+        Ok(())
     }
 
     /// Gives everything back; only while no block was ever handed out.
@@ -372,9 +352,11 @@ impl Heap {
                 return;
             };
             self.remembered.store(span.next.load(Ordering::Relaxed), Ordering::Relaxed);
-            self.kept_spans.fetch_sub(span.run.load(Ordering::Relaxed) as usize, Ordering::Relaxed);
-            span.forgotten.store(1, Ordering::Release);
-            self.drop_records(memory, index);
+            // What was left of a run when its front was used again has no records any more.
+            if span.forgotten.swap(1, Ordering::AcqRel) == 0 {
+                self.kept_spans.fetch_sub(span.run.load(Ordering::Relaxed) as usize, Ordering::Relaxed);
+                self.drop_records(memory, index);
+            }
         }
     }
 

@@ -151,7 +151,7 @@ impl<P: Platform> Guard<P> {
     /// The process ends normally: verifies what is still alive, prints the summary, and sets the exit status of a
     /// run that went on after errors.
     pub fn at_exit(&self, anchor: usize) {
-        let Some(setup) = self.ready() else { return };
+        let Some(setup) = self.decided() else { return };
         self.check(anchor);
         self.print_summary(setup);
         let reported = self.reporter.count.load(Ordering::Relaxed) != 0;

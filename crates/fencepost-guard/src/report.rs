@@ -8,10 +8,10 @@
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use fencepost_record::{
-    Access, AccessType, Block, BlockState, Confidence, Coverage, ErrorKind, Neighbour, Note, Notes, Record,
-    SealInfo, Stack, Trace, Which,
+    Access, AccessType, Block, BlockState, Confidence, Coverage, ErrorKind, FRAMES_MAX, Neighbour, Note,
+    Notes, Record, SealInfo, Stack, Trace, Which,
 };
-use fencepost_sys::{Fault, Memory, Platform, VmResult};
+use fencepost_sys::{Fault, Memory, Output, Platform, VmResult};
 
 use crate::diagnose::{Beside, Finding, state_of};
 use crate::lock::Lock;
@@ -20,7 +20,7 @@ use crate::region::Region;
 use crate::runtime::{Guard, Setup};
 use crate::seal::SealView;
 use crate::slot::{Act, SlotView};
-use crate::threads::Counters;
+use crate::threads::{BUSY, Counters};
 
 /// Records kept for [`Guard::drain`].
 pub(crate) const RECORDS: usize = 16;
@@ -88,6 +88,15 @@ pub(crate) enum Frames<'a> {
     Fault(&'a Fault),
 }
 
+/// The frames of a walk: those of a report, and of the handler before them.
+const WALK_MAX: usize = FRAMES_MAX + 64;
+
+/// This thread's stack at the moment of the error.
+pub(crate) struct Walk {
+    frames: [u64; WALK_MAX],
+    count: usize,
+}
+
 /// The state of reporting.
 pub(crate) struct Reporter {
     lock: Lock,
@@ -145,9 +154,15 @@ impl Reporter {
     }
 
     /// A child writes to files of its own and has reported nothing.
-    pub(crate) fn after_fork_in_child(&self) {
+    pub(crate) fn after_fork_in_child<O: Output>(&self, output: &O) {
         for file in [&self.log, &self.file] {
-            file.store(CLOSED, Ordering::Relaxed);
+            let opened = file.swap(CLOSED, Ordering::Relaxed);
+            if opened != CLOSED {
+                output.close(opened);
+            }
+        }
+        for count in [&self.count, &self.repeated, &self.drained] {
+            count.store(0, Ordering::Relaxed);
         }
         self.owner.store(0, Ordering::Relaxed);
     }
@@ -211,7 +226,12 @@ impl<P: Platform> Guard<P> {
         }
         let held = self.reporter.lock.hold(&self.platform);
         self.reporter.owner.store(thread, Ordering::Relaxed);
-        let written = self.write_down(setup, case, frames);
+        // A thread that never allocated must not begin to now: what it allocates comes from the private arena.
+        let word = self.platform.thread_word();
+        self.platform.set_thread_word(word.max(BUSY));
+        let walk = self.walk(frames);
+        self.deliver(setup, case, frames, &walk);
+        self.platform.set_thread_word(word);
         self.reporter.owner.store(0, Ordering::Relaxed);
         if goes_on {
             drop(held);
@@ -219,27 +239,46 @@ impl<P: Platform> Guard<P> {
             self.reporter.dying.store(thread, Ordering::Relaxed);
             core::mem::forget(held);
         }
-        written
-    }
-
-    fn write_down(&self, setup: &Setup, case: &Case, frames: &Frames<'_>) -> bool {
-        let number = self.reporter.count.load(Ordering::Relaxed);
-        // SAFETY: `report_once` holds the lock, and no other reference into the ring is kept across it.
-        let Some(place) = (unsafe { self.reporter.place(number) }) else { return false };
-        let record = place.write(Record::default());
-        self.fill(setup, case, frames, record);
-        if setup.options.on_error == OnError::Continue && self.reporter.is_repeated(identity(record)) {
-            self.reporter.repeated.fetch_add(1, Ordering::Relaxed);
-            return true;
-        }
-        let number = number.wrapping_add(1);
-        record.number = u32::try_from(number).unwrap_or(u32::MAX);
-        self.reporter.count.store(number, Ordering::Relaxed);
-        self.write_report(setup, record);
         true
     }
 
-    fn fill(&self, setup: &Setup, case: &Case, frames: &Frames<'_>, record: &mut Record) {
+    /// Walks the stack while we are still on it.
+    fn walk(&self, frames: &Frames<'_>) -> Walk {
+        let mut walk = Walk { frames: [0; WALK_MAX], count: 0 };
+        let anchor = match frames {
+            Frames::Here(anchor) => *anchor,
+            // The unwinder looks at the interrupted instruction: where there is none to read, it would fault.
+            Frames::Fault(fault) if fault.access == AccessType::Execute => return walk,
+            Frames::Fault(_) => 0,
+        };
+        walk.count = (self.hooks.capture)(anchor, &mut walk.frames).min(WALK_MAX);
+        walk
+    }
+
+    /// Fills the next record of the ring and says its number; `None` when the same error was reported before. Under
+    /// the reporter's lock.
+    pub(crate) fn fill_next(
+        &self,
+        setup: &Setup,
+        case: &Case,
+        frames: &Frames<'_>,
+        walk: &Walk,
+    ) -> Option<u64> {
+        let number = self.reporter.count.load(Ordering::Relaxed);
+        // SAFETY: `report_once` holds the lock, and no other reference into the ring is kept across it.
+        let record = unsafe { self.reporter.place(number) }?.write(Record::default());
+        self.fill(setup, case, frames, walk, record);
+        if setup.options.on_error == OnError::Continue && self.reporter.is_repeated(identity(record)) {
+            self.reporter.repeated.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let count = number.wrapping_add(1);
+        record.number = u32::try_from(count).unwrap_or(u32::MAX);
+        self.reporter.count.store(count, Ordering::Relaxed);
+        Some(number)
+    }
+
+    fn fill(&self, setup: &Setup, case: &Case, frames: &Frames<'_>, walk: &Walk, record: &mut Record) {
         let now = self.now(setup);
         record.kind = case.kind;
         record.access = case.access;
@@ -247,7 +286,7 @@ impl<P: Platform> Guard<P> {
         record.damage = case.damage;
         record.confidence = case.confidence;
         record.notes = case.notes;
-        self.fill_fault_stack(frames, record);
+        self.fill_fault_stack(frames, walk, record);
         record.block = case.block.map(|beside| self.block(&beside, now));
         record.seal = case.seal.map(|seal| SealInfo {
             address: seal.range.start as u64,
@@ -262,8 +301,7 @@ impl<P: Platform> Guard<P> {
         self.fill_modules(record);
     }
 
-    fn fill_fault_stack(&self, frames: &Frames<'_>, record: &mut Record) {
-        let mut room = [0u64; 192];
+    fn fill_fault_stack(&self, frames: &Frames<'_>, walk: &Walk, record: &mut Record) {
         let mut info = self.thread_if_known().map_or_else(Default::default, |state| {
             let number = state.number.load(Ordering::Relaxed);
             self.threads.remember(&self.platform, number);
@@ -272,12 +310,7 @@ impl<P: Platform> Guard<P> {
         info.id = self.platform.thread_id();
         record.fault = Stack { thread: info, trace: Trace::EMPTY, age_ms: 0 };
         let trace = &mut record.fault.trace;
-        let anchor = match frames {
-            Frames::Here(anchor) => *anchor,
-            Frames::Fault(_) => 0,
-        };
-        let count = (self.hooks.capture)(anchor, &mut room).min(room.len());
-        let all = room.get(..count).unwrap_or(&[]);
+        let all = walk.frames.get(..walk.count).unwrap_or(&[]);
         let from = match frames {
             Frames::Here(_) => Some(0),
             Frames::Fault(fault) => {

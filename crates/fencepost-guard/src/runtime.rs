@@ -21,7 +21,7 @@ use crate::pattern::Patterns;
 use crate::region::Region;
 use crate::report::Reporter;
 use crate::seal::Seals;
-use crate::threads::{BUSY, ThreadState, ThreadTable};
+use crate::threads::{BUSY, GONE, ThreadState, ThreadTable};
 
 /// What the facade lends the runtime: how to walk a stack, and entries that lead back to the one static runtime.
 #[derive(Clone, Copy)]
@@ -92,6 +92,8 @@ pub struct Guard<P: Platform> {
     state: AtomicU32,
     /// After a fault of our own: no new block is guarded.
     disabled: AtomicU32,
+    /// Whether the inner allocator ever gave out a block.
+    pub(crate) inner_used: AtomicU32,
     setup: UnsafeCell<Option<Setup>>,
     pub(crate) heap: Heap,
     pub(crate) depot: Depot,
@@ -117,6 +119,7 @@ impl<P: Platform> Guard<P> {
             hooks,
             state: AtomicU32::new(UNSTARTED),
             disabled: AtomicU32::new(0),
+            inner_used: AtomicU32::new(0),
             setup: UnsafeCell::new(None),
             heap: Heap::new(),
             depot: Depot::new(),
@@ -192,6 +195,10 @@ impl<P: Platform> Guard<P> {
         self.state.store(state, Ordering::Release);
         if state == READY {
             self.put_handlers_in_force();
+        } else if self.decided().is_some_and(|setup| setup.options.report.is_some())
+            && self.platform.at_exit(self.hooks.at_exit).is_err()
+        {
+            self.complain(format_args!("no notice of the exit could be had: there will be no summary"));
         }
     }
 
@@ -221,7 +228,7 @@ impl<P: Platform> Guard<P> {
         let word = self.platform.thread_word();
         match ThreadState::of_word(word) {
             Some(state) => Some(state),
-            None if word == BUSY => None,
+            None if word == BUSY || word == GONE => None,
             None => self.enter_thread(setup),
         }
     }
@@ -259,6 +266,7 @@ impl<P: Platform> Guard<P> {
             unsafe { self.platform.drop_alternate_stack(alternate) };
         }
         self.threads.give_back(&self.platform, state);
+        self.platform.set_thread_word(GONE);
     }
 
     /// Gives a thread's counts and spans to the common stock.
@@ -280,6 +288,7 @@ impl<P: Platform> Guard<P> {
         self.enter();
         self.reporter.lock_for_fork().acquire(&self.platform);
         self.arena.lock_for_fork().acquire(&self.platform);
+        self.seals.lock_for_fork().acquire(&self.platform);
         self.threads.lock_for_fork().acquire(&self.platform);
         self.depot.before_fork(&self.platform);
         self.heap.lock_for_fork().acquire(&self.platform);
@@ -305,7 +314,7 @@ impl<P: Platform> Guard<P> {
         if let Some(state) = ThreadState::of_word(own) {
             self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
         }
-        self.reporter.after_fork_in_child();
+        self.reporter.after_fork_in_child(&self.platform);
         self.leave();
     }
 
@@ -313,6 +322,7 @@ impl<P: Platform> Guard<P> {
         self.heap.lock_for_fork().release(&self.platform);
         self.depot.after_fork(&self.platform);
         self.threads.lock_for_fork().release(&self.platform);
+        self.seals.lock_for_fork().release(&self.platform);
         self.arena.lock_for_fork().release(&self.platform);
         self.reporter.lock_for_fork().release(&self.platform);
     }

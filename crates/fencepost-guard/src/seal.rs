@@ -89,6 +89,16 @@ impl Seals {
         Seals { table: [const { NONE }; SEALS], lock: Lock::new(), used: AtomicUsize::new(0) }
     }
 
+    /// The seals' lock, for both sides of a fork.
+    pub(crate) fn lock_for_fork(&self) -> &Lock {
+        &self.lock
+    }
+
+    /// Whether memory was ever sealed.
+    pub(crate) fn were_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed) != 0
+    }
+
     fn active(&self) -> impl Iterator<Item = (usize, &Seal)> {
         let used = self.used.load(Ordering::Acquire);
         self.table.iter().take(used).enumerate().filter(|(_, seal)| seal.active.load(Ordering::Acquire) != 0)
@@ -212,7 +222,13 @@ impl<P: Platform> Guard<P> {
 
     /// Makes the pages of `range` writable that no seal holds. Under the seals' lock.
     fn reopen(&self, range: Range) {
-        let page = self.platform.page_size();
+        let overlaps = |seal: &Seal| {
+            let other = seal.view().range;
+            other.start < range.end() && range.start < other.end()
+        };
+        // Page by page only where another seal holds some of them.
+        let whole = !self.seals.active().any(|(_, seal)| overlaps(seal));
+        let page = if whole { range.len } else { self.platform.page_size() };
         for start in (range.start..range.end()).step_by(page.max(1)) {
             if self.seals.find(start).is_none() {
                 // SAFETY: the page belongs to a live block that was sealed; its owner may write to it again.

@@ -22,12 +22,47 @@ const HEAP_MAX: u64 = 16 << 40;
 const HOLES_MAX: usize = 48;
 /// The share of the memory limit that records of freed blocks may take.
 const RECORDS_SHARE: u64 = 16;
-/// Records of freed blocks kept where memory is not limited: those of 64 million one-page blocks.
-const RECORDS_MAX: u64 = 4 << 30;
+/// The most that records of freed blocks may take, in bytes: those of some 1.6 million one-page blocks.
+const RECORDS_MAX: u64 = 128 << 20;
 /// The part of what the process may still use that guarding may take: three quarters.
 const AVAILABLE_SHARE: u64 = 4;
+/// Address space that is reckoned with where the system does not tell.
+const SMALLEST_SPACE: u64 = 512 << 20;
 /// A stack for rendering: names are resolved by code that was not written for small stacks.
 const REPORT_STACK: usize = 8 << 20;
+
+/// Address space for each part, in bytes.
+struct Rooms {
+    heap: usize,
+    arena: usize,
+    depot: usize,
+    keep_fill_unmapped: bool,
+}
+
+impl Rooms {
+    /// What is taken where nothing limits address space.
+    fn full(options: &Options) -> Rooms {
+        let heap =
+            options.quarantine.saturating_add(options.quarantine / HEADROOM_SHARE).clamp(1 << 30, HEAP_MAX);
+        Rooms {
+            heap: usize::try_from(heap).unwrap_or(usize::MAX),
+            arena: 4 << 30,
+            depot: 1 << 30,
+            keep_fill_unmapped: true,
+        }
+    }
+
+    /// What is taken of a limited space: less than half of it.
+    fn part_of(available: u64) -> Rooms {
+        let available = usize::try_from(available).unwrap_or(usize::MAX);
+        Rooms {
+            heap: available / 4,
+            arena: (available / 16).clamp(16 << 20, 1 << 30),
+            depot: (available / 32).clamp(4 << 20, 1 << 30),
+            keep_fill_unmapped: false,
+        }
+    }
+}
 
 impl<P: Platform> Guard<P> {
     /// Decides everything; `None` when nothing is to be guarded.
@@ -52,7 +87,13 @@ impl<P: Platform> Guard<P> {
             return None;
         }
         self.set_bounds(&mut setup);
-        match self.take_memory(&mut setup) {
+        let taken = self.take_memory(&mut setup, &Rooms::full(&options)).or_else(|_| {
+            self.give_memory_back();
+            // The address space is limited: take a part, and leave the rest to the program.
+            let available = self.platform.available().unwrap_or(SMALLEST_SPACE);
+            self.take_memory(&mut setup, &Rooms::part_of(available))
+        });
+        match taken {
             Ok(()) => {
                 self.store_setup(setup);
                 Some(())
@@ -60,8 +101,7 @@ impl<P: Platform> Guard<P> {
             Err(error) => {
                 self.give_memory_back();
                 self.complain(format_args!(
-                    "nothing is guarded: no address space could be reserved ({error}); raise the limit on it \
-                     (ulimit -v) or lower quarantine"
+                    "nothing is guarded: no address space could be reserved ({error}): raise the limit on it (ulimit -v)"
                 ));
                 self.store_setup(setup);
                 None
@@ -130,10 +170,8 @@ impl<P: Platform> Guard<P> {
         }
     }
 
-    fn take_memory(&self, setup: &mut Setup) -> Result<(), VmError> {
+    fn take_memory(&self, setup: &mut Setup, rooms: &Rooms) -> Result<(), VmError> {
         let platform = &self.platform;
-        let wanted = setup.options.quarantine.saturating_add(setup.options.quarantine / HEADROOM_SHARE);
-        let wanted = wanted.clamp(1 << 30, HEAP_MAX);
         self.misc.reserve(platform, REPORT_STACK.saturating_mul(2))?;
         let page = platform.page_size();
         // A guard page's worth of reserved addresses stays below the stack.
@@ -147,14 +185,17 @@ impl<P: Platform> Guard<P> {
         // SAFETY: the range is the end of our own reservation, which `ensure` above does not reach.
         unsafe { platform.commit(stack) }?;
         setup.report_stack = stack;
-        self.depot.start(platform)?;
+        self.depot.start(platform, rooms.depot)?;
         self.threads.start(platform)?;
-        self.arena.start(platform)?;
+        self.arena.start(platform, rooms.arena)?;
         self.reporter.start(platform)?;
-        self.heap.start(platform, usize::try_from(wanted).unwrap_or(usize::MAX))?;
-        // Where these addresses are taken, reading through the fill pattern may not fault: nothing else depends on it.
-        let kept_unmapped = platform.reserve_at(FILL_RANGE);
-        let _ = kept_unmapped;
+        self.heap.start(platform, setup.engine(), rooms.heap)?;
+        if rooms.keep_fill_unmapped {
+            // Where these addresses are taken, reading through the fill pattern may not fault: nothing else depends
+            // on it.
+            let kept = platform.reserve_at(FILL_RANGE);
+            let _ = kept;
+        }
         Ok(())
     }
 

@@ -14,9 +14,11 @@ use crate::geometry::SMALL_PAGES;
 use crate::lock::Lock;
 use crate::region::Region;
 
-/// The thread word of a thread whose state is being made or was given back.
+/// The thread word of a thread whose state is being made or given back.
 pub(crate) const BUSY: usize = 1;
-/// The most threads that have a state at once; further ones share one.
+/// The thread word of a thread that has given its state back.
+pub(crate) const GONE: usize = 2;
+/// The most threads that have a state at once; what further ones allocate is not guarded.
 const STATES_MAX: usize = 1 << 16;
 /// Threads whose names are remembered; a power of two.
 const NAMES: usize = 1 << 14;
@@ -29,8 +31,6 @@ pub(crate) struct Counters {
     pub(crate) guarded: AtomicU64,
     pub(crate) freed: AtomicU64,
     pub(crate) unguarded: [AtomicU64; UNGUARDED_REASONS],
-    /// Blocks from the inner allocator that are alive: allocated minus freed by this thread, wrapping.
-    pub(crate) inner_live: AtomicU64,
 }
 
 impl Counters {
@@ -39,7 +39,6 @@ impl Counters {
             guarded: AtomicU64::new(0),
             freed: AtomicU64::new(0),
             unguarded: [const { AtomicU64::new(0) }; UNGUARDED_REASONS],
-            inner_live: AtomicU64::new(0),
         }
     }
 
@@ -56,11 +55,6 @@ impl Counters {
     /// Guarded blocks freed.
     pub(crate) fn freed(&self) -> u64 {
         self.freed.load(Ordering::Relaxed)
-    }
-
-    /// Blocks of the inner allocator: allocated minus freed, wrapping.
-    pub(crate) fn inner_live(&self) -> u64 {
-        self.inner_live.load(Ordering::Relaxed)
     }
 
     /// Blocks that were not guarded, for one reason.
@@ -115,7 +109,7 @@ pub(crate) struct ThreadState {
 impl ThreadState {
     /// The state that a thread word names.
     pub(crate) fn of_word(word: usize) -> Option<&'static ThreadState> {
-        if word <= BUSY {
+        if word <= GONE {
             return None;
         }
         // SAFETY: a word above `BUSY` is only ever set from `ThreadTable::take`, which gives the address of a state in the
@@ -250,11 +244,7 @@ impl ThreadTable {
 
     /// Moves an ended thread's counts to the common ones. Under the lock, so that a reader counts nothing twice.
     fn absorb(&self, counters: &Counters) {
-        let pairs = [
-            (&counters.guarded, &self.shared.guarded),
-            (&counters.freed, &self.shared.freed),
-            (&counters.inner_live, &self.shared.inner_live),
-        ];
+        let pairs = [(&counters.guarded, &self.shared.guarded), (&counters.freed, &self.shared.freed)];
         for (from, to) in pairs.into_iter().chain(counters.unguarded.iter().zip(&self.shared.unguarded)) {
             to.fetch_add(from.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -281,7 +271,14 @@ impl ThreadTable {
     pub(crate) fn remember<P: Threads>(&self, platform: &P, number: u32) {
         let Some(entry) = self.name_entry(number) else { return };
         let mut bytes = [0u8; NAME_WORDS * 8];
-        let len = platform.thread_name(&mut bytes).min(bytes.len());
+        let len = if platform.thread_id() == platform.process_id() {
+            // The system calls a process's first thread by the name of the program.
+            let main = b"main";
+            bytes.iter_mut().zip(main).for_each(|(to, from)| *to = *from);
+            main.len()
+        } else {
+            platform.thread_name(&mut bytes).min(bytes.len())
+        };
         if let Some(rest) = bytes.get_mut(len..) {
             rest.fill(0);
         }

@@ -8,7 +8,7 @@ use fencepost_sys::Platform;
 
 use crate::options::{Color, PathText, When};
 use crate::output::Line;
-use crate::report::CLOSED;
+use crate::report::{CLOSED, Case, Frames, Walk};
 use crate::runtime::{Guard, RenderStyle, Rendered, Setup};
 use crate::threads::Counters;
 
@@ -16,12 +16,25 @@ use crate::threads::Counters;
 const RENDER_MS_MAX: u64 = 30_000;
 const STDERR: i32 = 2;
 
-/// One rendering, as the code on the report stack finds it.
+/// One report, as the code on the report stack finds it.
 struct Job<'a, P: Platform> {
     guard: &'a Guard<P>,
-    record: &'a Record,
-    style: RenderStyle,
+    setup: &'a Setup,
+    case: &'a Case,
+    frames: &'a Frames<'a>,
+    walk: &'a Walk,
+    progress: Progress,
+}
+
+/// How far a report has come, so that it can be finished when resolving names fails.
+#[derive(Clone, Copy)]
+struct Progress {
+    /// The record's number in the ring; `None` before it is filled, and when it was reported before.
+    number: Option<u64>,
+    /// Resolving has begun: what follows is the end.
+    rendered: bool,
     log: i32,
+    color: bool,
     file: Option<JsonFile>,
     text_done: bool,
 }
@@ -30,88 +43,117 @@ struct Job<'a, P: Platform> {
 #[derive(Clone, Copy)]
 struct JsonFile {
     file: i32,
-    /// Where the raw line starts and ends; `None` when the file is a pipe and nothing was written yet.
+    /// Where the raw line starts and ends; `None` when it is not there (yet): the file is a pipe, say.
     raw: Option<(u64, u64)>,
+    /// Whether others who use the file wait for us: only then a line of it may be replaced.
+    locked: bool,
     done: bool,
 }
 
 impl<P: Platform> Guard<P> {
-    /// Writes a report that has been filled in. Under the reporter's lock.
-    pub(crate) fn write_report(&self, setup: &Setup, record: &mut Record) {
-        let log = self.log_file(setup);
-        let mut line = Line::new(&self.platform, log);
+    /// Fills and writes a report on a stack of our own. Under the reporter's lock.
+    pub(crate) fn deliver(&self, setup: &Setup, case: &Case, frames: &Frames<'_>, walk: &Walk) {
+        let progress = Progress {
+            number: None,
+            rendered: false,
+            log: STDERR,
+            color: false,
+            file: None,
+            text_done: false,
+        };
+        let mut job = Job { guard: self, setup, case, frames, walk, progress };
+        let argument = &raw mut job as usize;
+        // SAFETY: the stack is ours, and the reporter's lock makes us its only user. `work` gets the job it expects,
+        // which outlives the call.
+        if unsafe { self.platform.call_on_stack(setup.report_stack, work::<P>, argument) } {
+            return;
+        }
+        // Resolving names has failed, and is not tried again. The progress says what is still to be written.
+        self.set_rendering(0);
+        self.platform.watchdog(0);
+        self.reporter.render_failed.store(1, Ordering::Relaxed);
+        // SAFETY: as above; the abandoned call has left the stack free again.
+        let finished = unsafe { self.platform.call_on_stack(setup.report_stack, work::<P>, argument) };
+        // A second failure is one outside of rendering, which never comes back here.
+        let _ = finished;
+    }
+
+    /// The first line and the raw JSON line: from here nothing can be lost.
+    fn write_raw(&self, setup: &Setup, record: &Record, progress: &mut Progress) {
+        progress.log = self.log_file(setup);
+        let mut line = Line::new(&self.platform, progress.log);
         let written = text::headline(record, &mut line);
         line.end(written);
-        let file = setup.options.report.and_then(|path| self.open(&self.reporter.file, &path));
-        let locked = file.is_some_and(|file| self.platform.lock(file));
-        let json_file = file.map(|file| self.write_raw_json(file, record));
-        let color = match setup.options.color {
+        progress.color = match setup.options.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => self.platform.is_terminal(log),
+            Color::Auto => self.platform.is_terminal(progress.log),
         };
-        let style = RenderStyle { color, json: file.is_some() };
-        let job = Job { guard: self, record, style, log, file: json_file, text_done: false };
-        let job = self.render(setup, job);
-        let (text_done, json_file) = (job.text_done, job.file);
-        if !text_done {
+        let file = setup.options.report.and_then(|path| self.open(&self.reporter.file, &path));
+        progress.file = file.map(|file| {
+            let locked = self.platform.lock(file);
+            // A pipe's line cannot be replaced: it is written once, resolved or raw.
+            let raw = self.platform.file_len(file).and_then(|start| {
+                let len = self.append_raw_json(file, record)?;
+                Some((start, start.wrapping_add(len)))
+            });
+            JsonFile { file, raw, locked, done: false }
+        });
+    }
+
+    /// What resolving has not written.
+    fn finish(&self, setup: &Setup, record: &mut Record, progress: &Progress) {
+        if !progress.text_done {
             if setup.options.symbolize {
                 record.notes.add(Note::NotResolved);
             }
-            let mut line = Line::new(&self.platform, log);
-            let style = text::Style { color, resolved: false };
+            let mut line = Line::new(&self.platform, progress.log);
+            let style = text::Style { color: progress.color, resolved: false };
             let written = text::body(record, &RawFrames(record), style, &mut line);
             line.end(written);
         }
-        if let Some(JsonFile { file, raw: None, done: false }) = json_file {
-            self.append_raw_json(file, record);
+        let Some(file) = progress.file else { return };
+        if file.raw.is_none() && !file.done {
+            self.append_raw_json(file.file, record);
         }
-        if let (Some(file), true) = (file, locked) {
-            self.platform.unlock(file);
+        if file.locked {
+            self.platform.unlock(file.file);
         }
     }
 
-    /// The raw JSON line: at once where it can be replaced later, else only if resolving fails.
-    fn write_raw_json(&self, file: i32, record: &Record) -> JsonFile {
-        let start = self.platform.file_len(file);
-        let raw = start.and_then(|start| {
-            let len = self.append_raw_json(file, record)?;
-            Some((start, start.wrapping_add(len)))
-        });
-        JsonFile { file, raw, done: false }
+    fn set_rendering(&self, word: u32) {
+        if let Some(state) = self.thread_if_known() {
+            state.reporting.store(word, Ordering::Relaxed);
+        }
+        self.reporter.rendering.store(word, Ordering::SeqCst);
+    }
+
+    /// Resolves names. A fault or a hang in there ends the whole call on this stack.
+    fn render(&self, setup: &Setup, record: &Record, progress: &mut Progress) {
+        progress.rendered = true;
+        let failed = self.reporter.render_failed.load(Ordering::Relaxed) != 0;
+        let Some(render) = self.hooks.render.filter(|_| setup.options.symbolize && !failed) else { return };
+        let style = RenderStyle { color: progress.color, json: progress.file.is_some() };
+        let (log, text_done, file) = (progress.log, &mut progress.text_done, &mut progress.file);
+        let mut text = |text: &str| {
+            *text_done = self.platform.write(log, text.as_bytes()).is_ok();
+        };
+        let mut json = |json: &str| {
+            if let Some(file) = file {
+                file.done = replace_line(&self.platform, file, json);
+            }
+        };
+        self.set_rendering(1);
+        self.platform.watchdog(RENDER_MS_MAX);
+        render(record, style, &mut Rendered { text: &mut text, json: &mut json });
+        self.set_rendering(0);
+        self.platform.watchdog(0);
     }
 
     fn append_raw_json(&self, file: i32, record: &Record) -> Option<u64> {
         let mut line = Line::new(&self.platform, file);
         let written = json::report(record, &RawFrames(record), &mut line).and_then(|()| line.write_str("\n"));
         line.end(written)
-    }
-
-    /// Resolves names on a stack of our own. A fault or a hang in there comes back here.
-    fn render<'a>(&'a self, setup: &Setup, mut job: Job<'a, P>) -> Job<'a, P> {
-        let failed = self.reporter.render_failed.load(Ordering::Relaxed) != 0;
-        if !setup.options.symbolize || self.hooks.render.is_none() || failed {
-            return job;
-        }
-        let state = self.thread_if_known();
-        let set = |word: u32| {
-            if let Some(state) = state {
-                state.reporting.store(word, Ordering::Relaxed);
-            }
-            self.reporter.rendering.store(word, Ordering::SeqCst);
-        };
-        set(1);
-        self.platform.watchdog(RENDER_MS_MAX);
-        let argument = &raw mut job as usize;
-        // SAFETY: the stack is ours, and the reporter's lock makes us its only user. `render_job` gets the job it
-        // expects, which outlives the call; if it is abandoned, the job is left in a state that says so.
-        let came_back = unsafe { self.platform.call_on_stack(setup.report_stack, render_job::<P>, argument) };
-        self.platform.watchdog(0);
-        set(0);
-        if !came_back {
-            self.reporter.render_failed.store(1, Ordering::Relaxed);
-        }
-        job
     }
 
     /// Opens a file of the options once, `%p` standing for the process id.
@@ -207,29 +249,34 @@ impl<P: Platform> Guard<P> {
     }
 }
 
-/// Runs on the report stack: has the facade render the record, and writes what it makes.
-extern "C" fn render_job<P: Platform>(argument: usize) {
-    // SAFETY: `render` passes the address of its job, which lives until this returns or is abandoned.
+/// Runs on the report stack: fills and writes the report, or finishes one whose names could not be resolved.
+extern "C" fn work<P: Platform>(argument: usize) {
+    // SAFETY: `deliver` passes the address of its job, which lives until this returns or is abandoned.
     let job = unsafe { &mut *(argument as *mut Job<'_, P>) };
-    let Some(render) = job.guard.hooks.render else { return };
-    let platform = &job.guard.platform;
-    let (log, text_done, file) = (job.log, &mut job.text_done, &mut job.file);
-    let mut text = |text: &str| {
-        *text_done = platform.write(log, text.as_bytes()).is_ok();
-    };
-    let mut json = |json: &str| {
-        if let Some(file) = file {
-            file.done = replace_line(platform, file, json);
-        }
-    };
-    render(job.record, job.style, &mut Rendered { text: &mut text, json: &mut json });
+    let (guard, setup, progress) = (job.guard, job.setup, &mut job.progress);
+    if !progress.rendered {
+        progress.number = guard.fill_next(setup, job.case, job.frames, job.walk);
+    }
+    // SAFETY: the reporter's lock is held around this, and no other reference into the ring is kept across it.
+    let place = progress.number.and_then(|number| unsafe { guard.reporter.place(number) });
+    let Some(place) = place else { return };
+    // SAFETY: `fill_next` wrote the record that it gave the number of.
+    let record = unsafe { place.assume_init_mut() };
+    if !progress.rendered {
+        guard.write_raw(setup, record, progress);
+        guard.render(setup, record, progress);
+    }
+    guard.finish(setup, record, progress);
 }
 
 /// Puts the resolved line in the place of the raw one; the raw one stays where that is not possible.
 fn replace_line<P: Platform>(platform: &P, file: &mut JsonFile, line: &str) -> bool {
     if let Some((start, end)) = file.raw {
-        // Another process may have written behind us: then the raw line, which is whole, stays.
-        if platform.file_len(file.file) != Some(end) || platform.truncate(file.file, start).is_err() {
+        // Another process may write behind us: then the raw line, which is whole, stays.
+        if !file.locked
+            || platform.file_len(file.file) != Some(end)
+            || platform.truncate(file.file, start).is_err()
+        {
             return false;
         }
         // From here the raw line is gone: unless the next write succeeds, it has to be written again.

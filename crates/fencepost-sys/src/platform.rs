@@ -266,6 +266,9 @@ pub trait Output {
     /// The system's.
     fn open_append(&self, path: &[u8]) -> VmResult<i32>;
 
+    /// Closes a file that [`Output::open_append`] opened.
+    fn close(&self, file: i32);
+
     /// Writes all of `bytes`.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
                     if zeroed { self.inner.alloc_zeroed(layout) } else { self.inner.alloc(layout) }
                 };
                 if !block.is_null() {
-                    GUARD.inner_block(true);
+                    GUARD.inner_block();
                 }
                 block
             }
@@ -76,32 +76,35 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
     unsafe fn free(&self, block: *mut u8, layout: Layout, how: AccessType, anchor: usize) {
         let Some(present) = NonNull::new(block) else { return };
         if GUARD.free(present, layout, how, anchor) == Freed::Inner {
-            GUARD.inner_block(false);
             // SAFETY: the runtime says that the inner allocator gave this block out; the rest is the caller's word.
             unsafe { self.inner.dealloc(block, layout) };
         }
     }
 }
 
+// Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames. In the
+// caller's own frame it would hide the caller.
+//
 // SAFETY: `allocate` gives either a block that the runtime made for this layout and keeps until it is freed, or one
 // of the inner allocator's; `free` and `realloc` ask the runtime whose a block is before they pass it on.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.allocate(layout, false, here())
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         self.allocate(layout, true, here())
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: passed on to the caller.
         unsafe { self.free(block, layout, AccessType::Free, here()) };
     }
 
+    #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let anchor = here();
         let Some(present) = NonNull::new(block) else { return core::ptr::null_mut() };

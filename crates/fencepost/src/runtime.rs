@@ -32,22 +32,26 @@ extern "C" fn thread_exit(word: usize) {
 }
 
 extern "C" fn fork_prepare() {
+    crate::seals::before_fork();
     GUARD.fork_prepare();
 }
 
 extern "C" fn fork_parent() {
     GUARD.fork_parent();
+    crate::seals::after_fork();
 }
 
 extern "C" fn fork_child() {
     GUARD.fork_child();
+    crate::seals::after_fork();
 }
 
 extern "C" fn at_exit() {
     GUARD.at_exit(here());
 }
 
-/// An address in the caller's caller's stack, for [`Guard::allocate`] and its like: frames younger than it are ours.
+/// An address in the caller's stack frame, for [`Guard::allocate`] and its like: that frame and younger ones are ours.
+/// The caller must not be inlined into code that is not ours.
 #[inline(always)]
 pub(crate) fn here() -> usize {
     let local = 0u8;

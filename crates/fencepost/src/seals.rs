@@ -101,6 +101,17 @@ struct Before {
 /// The cold side of the seals outside the heap.
 static FOREIGN: LazyLock<Mutex<Vec<Before>>> = LazyLock::new(|| Mutex::new(Vec::new()));
 
+/// Before a fork: no other thread holds the registry while the child is made.
+pub(crate) fn before_fork() {
+    core::mem::forget(FOREIGN.lock());
+}
+
+/// After a fork, on both sides.
+pub(crate) fn after_fork() {
+    // SAFETY: `before_fork` took the lock on this thread and forgot its guard; the child is that thread's copy.
+    unsafe { FOREIGN.force_unlock() };
+}
+
 /// Makes the memory of a value read-only until the [`Seal`] drops: for a `Vec` pass `&v[..]`, for a `Box` `&*b`.
 ///
 /// The whole pages that the value touches become read-only. For a guarded heap block these hold nothing but the
@@ -108,6 +119,7 @@ static FOREIGN: LazyLock<Mutex<Vec<Before>>> = LazyLock::new(|| Mutex::new(Vec::
 ///
 /// # Errors
 /// [`SealError`] says why not; nothing is changed then.
+#[inline(never)]
 pub fn seal<T: ?Sized>(value: &T) -> Result<Seal<'_>, SealError> {
     seal_range(core::ptr::from_ref(value).cast::<u8>().addr(), size_of_val(value), here())
 }
@@ -120,6 +132,7 @@ pub fn seal<T: ?Sized>(value: &T) -> Result<Seal<'_>, SealError> {
 /// # Safety
 /// The memory must stay mapped until the seal drops, and whoever holds a reference through which the program means
 /// to write to it must expect the write to end the program. Other data on the same pages becomes read-only as well.
+#[inline(never)]
 pub unsafe fn seal_raw(pointer: *const u8, len: usize) -> Result<Seal<'static>, SealError> {
     seal_range(pointer.addr(), len, here())
 }

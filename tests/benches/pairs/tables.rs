@@ -27,8 +27,8 @@ pub fn print(out: &mut impl Write, plan: &Plan, figures: &Figures) -> std::io::R
                 writeln!(out, "\n{count} live blocks of 64 bytes, ns a block")?;
                 writeln!(
                     out,
-                    "  {:<22} {:>24} {:>9} {:>22} {:>9} {:>9} {:>9} {:>8}  {}",
-                    "", "build, CPU", "wall", "free, CPU", "wall", "bytes", "mappings", "guarded", "outcome"
+                    "  {:<22} {:>24} {:>9} {:>22} {:>9} {:>9} {:>9} {:>8}  outcome",
+                    "", "build, CPU", "wall", "free, CPU", "wall", "bytes", "mappings", "guarded"
                 )?;
                 each_program(out, plan, figures, task, live_row)?;
             }

@@ -79,6 +79,7 @@ fn a_free_inside_a_block_names_it_and_frees_nothing() {
 
 #[test]
 fn a_free_of_what_no_allocator_gave_is_nobodys() {
+    #[expect(clippy::type_complexity, reason = "a table, read once")]
     let cases: [(fn(World) -> usize, Note); 3] = [
         (
             |world| {
@@ -115,9 +116,8 @@ fn blocks_of_the_inner_allocator_pass() {
     assert_eq!(world.guard.check_resize(pointer(held.address), held.layout, 0), Resize::Inner);
     world.release(held, AccessType::Free);
     assert!(world.records().is_empty());
-    at(WRONG);
-    assert_eq!(world.free(held.address, 64, 8), Freed::Nobody, "no block of the inner allocator is alive");
-    assert_eq!(world.record().kind, ErrorKind::InvalidFree);
+    // The inner allocator has checks of its own, and an address may be one of its blocks from the first on.
+    assert_eq!(world.free(held.address, 64, 8), Freed::Inner);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn an_abort_comes_after_the_report() {
     let world = World::new("on_error=abort");
     let address = block(world, 24);
     world.free(address, 24, 8);
-    assert_eq!(end_of(|| drop(world.free(address, 24, 8))), "simulated abort");
+    assert_eq!(end_of(|| _ = world.free(address, 24, 8)), "simulated abort");
     let lines = world.lines();
     assert_eq!(lines.len(), 2);
     assert!(lines[0].contains("\"kind\":\"double-free\"") && lines[1].contains("fencepost-summary/1"));
@@ -277,7 +277,7 @@ fn an_abort_comes_after_the_report() {
     let world = World::new("on_error=exit,exitcode=7");
     let address = block(world, 24);
     world.free(address, 24, 8);
-    assert_eq!(end_of(|| drop(world.free(address, 24, 8))), "simulated exit with status 7");
+    assert_eq!(end_of(|| _ = world.free(address, 24, 8)), "simulated exit with status 7");
     assert_eq!(world.lines().len(), 2);
 }
 

@@ -105,7 +105,7 @@ fn a_use_after_the_whole_span_died_has_both_stacks() {
         at(ALLOCATING);
         let blocks: Vec<usize> = (0..300).map(|_| world.block(24, 8)).collect();
         at(FREEING);
-        blocks.iter().for_each(|address| drop(world.free(*address, 24, 8)));
+        blocks.iter().for_each(|address| _ = world.free(*address, 24, 8));
         let record = report(world, blocks[100], AccessType::Write);
         assert_eq!(record.kind, ErrorKind::UseAfterFree);
         let known = record.block.expect("a block");
@@ -138,11 +138,11 @@ fn between_two_blocks_the_nearer_one_is_named_and_doubt_is_said() {
 
 #[test]
 fn far_from_every_block_it_says_so() {
-    let world = World::new("");
+    let world = World::new("place=left");
     let address = block(world, 200_000);
     let record = report(world, address + 200_000 + 30 * PAGE, AccessType::Read);
-    assert!(record.notes.has(Note::Far) || record.kind == ErrorKind::WildAccess, "{record:?}");
-    assert_eq!(record.confidence, Confidence::Low);
+    assert_eq!((record.kind, record.confidence), (ErrorKind::HeapBufferOverflow, Confidence::Low));
+    assert!(record.notes.has(Note::Far));
 }
 
 #[test]
@@ -168,13 +168,16 @@ fn a_fault_in_a_live_block_is_tried_once_more() {
     assert_eq!(raise(world, &fault(address, AccessType::Read)), Verdict::Resume);
     let record = world.record();
     assert_eq!((record.kind, record.confidence), (ErrorKind::WildAccess, Confidence::Low));
+    let world = World::new("");
+    let address = block(world, 24);
     assert_eq!(raise(world, &fault(address, AccessType::Execute)), Verdict::Resume);
-    assert_eq!(world.record().access.kind, AccessType::Execute);
+    assert_eq!(world.record().access.kind, AccessType::Execute, "nobody opens a page for execution");
 }
 
 /// What is not the heap's is described, and then takes its course.
 #[test]
 fn faults_that_are_not_ours_are_described_when_nobody_else_will() {
+    #[expect(clippy::type_complexity, reason = "a table, read once")]
     let cases: [(&str, fn(&mut Fault), ErrorKind, Option<Note>); 5] = [
         ("null", |fault| fault.address = Some(8), ErrorKind::NullDereference, None),
         (
@@ -207,14 +210,12 @@ fn faults_that_are_not_ours_are_described_when_nobody_else_will() {
         assert!(world.records().is_empty() && world.stderr().is_empty(), "{name}");
         fault.others = false;
         assert_eq!(raise(world, &fault), Verdict::Die, "{name}: and the process ends where it would have");
-        let record = world.record();
-        assert_eq!(record.kind, kind, "{name}");
-        assert!(note.is_none_or(|note| record.notes.has(note)), "{name}: {:?}", record.notes);
-        assert!(!record.notes.has(Note::PageOpened), "{name}");
-        assert_eq!(record.fault.trace.frames(), &HANDLER[2..], "{name}");
         let lines = world.lines();
         assert_eq!(lines.len(), 2, "{name}: the report and the summary");
-        assert!(lines[0].contains(&format!("\"kind\":\"{}\"", kind.name())), "{name}");
+        assert!(lines[0].contains(&format!("\"kind\":\"{}\"", kind.name())), "{name}: {lines:?}");
+        assert!(note.is_none_or(|note| lines[0].contains(note.text())), "{name}: {lines:?}");
+        assert!(!lines[0].contains(Note::PageOpened.text()), "{name}");
+        assert!(lines[0].contains("500000") && !lines[0].contains("990000"), "{name}: {lines:?}");
     }
 }
 
@@ -224,9 +225,9 @@ fn a_decoded_address_is_said_to_be_decoded() {
     block(world, 24);
     let decoded = Fault { decoded: true, ..fault(0xdead_beef_0000_0000, AccessType::Write) };
     assert_eq!(raise(world, &decoded), Verdict::Die);
-    let record = world.record();
-    assert!(record.notes.has(Note::AddressDecoded) && record.notes.has(Note::NonCanonical));
-    assert_eq!(record.access.address, Some(0xdead_beef_0000_0000));
+    let line = world.lines().remove(0);
+    assert!(line.contains(Note::AddressDecoded.text()) && line.contains(Note::NonCanonical.text()), "{line}");
+    assert!(line.contains("\"address\":\"0xdeadbeef00000000\""), "{line}");
 }
 
 #[test]

@@ -1,1 +1,109 @@
-//! To come.
+//! Files for reports: the raw line that is replaced by the resolved one, and what spoils that.
+
+use fencepost_guard::{RenderStyle, Rendered};
+use fencepost_record::{AccessType, Record};
+use fencepost_sys::Verdict;
+
+use crate::world::{REPORT, World, current, fault, write_behind};
+
+const RESOLVED: &str = "{\"schema\":\"fencepost-report/1\",\"resolved\":true}\n";
+const RAW: &str = "{\"schema\":\"fencepost-report/1\",\"number\":1,";
+
+fn overflow(world: World) {
+    let address = world.block(24, 8);
+    assert_eq!(world.raise(&fault(address + 24, AccessType::Write)), Verdict::Resume);
+}
+
+fn render(_record: &Record, _style: RenderStyle, into: &mut Rendered<'_>) {
+    (into.text)("body\n");
+    (into.json)(RESOLVED);
+}
+
+fn render_while_another_writes(_record: &Record, _style: RenderStyle, into: &mut Rendered<'_>) {
+    let world = current();
+    assert!(world.lines()[0].starts_with(RAW), "the raw line is there before anything can go wrong");
+    write_behind(world.sim(), REPORT, "another's line\n");
+    (into.json)(RESOLVED);
+}
+
+fn render_on_a_full_disk(_record: &Record, _style: RenderStyle, into: &mut Rendered<'_>) {
+    let sim = current().sim();
+    sim.refuse_output(true);
+    (into.text)("never seen\n");
+    (into.json)(RESOLVED);
+    sim.refuse_output(false);
+}
+
+fn render_nothing(_record: &Record, _style: RenderStyle, _into: &mut Rendered<'_>) {}
+
+#[test]
+fn the_resolved_line_takes_the_raw_ones_place() {
+    let world = World::rendering("", render);
+    overflow(world);
+    assert_eq!(world.lines(), [RESOLVED.trim_end()]);
+    assert!(world.stderr().ends_with("\nbody\n"), "{}", world.stderr());
+}
+
+#[test]
+fn where_another_wrote_behind_it_the_raw_line_stays() {
+    let world = World::rendering("", render_while_another_writes);
+    overflow(world);
+    let lines = world.lines();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with(RAW) && lines[0].ends_with('}'));
+    assert_eq!(lines[1], "another's line", "nobody's line is lost");
+}
+
+#[test]
+fn where_the_disk_is_full_one_whole_line_is_left() {
+    let world = World::rendering("", render_on_a_full_disk);
+    overflow(world);
+    let lines = world.lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with(RAW) && lines[0].ends_with('}'));
+    assert!(world.stderr().contains("allocated"), "the text is given with raw frames: {}", world.stderr());
+}
+
+#[test]
+fn a_renderer_that_gives_nothing_leaves_the_raw_forms() {
+    let world = World::rendering("", render_nothing);
+    overflow(world);
+    let lines = world.lines();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with(RAW));
+    assert!(world.stderr().contains("names could not be resolved"), "{}", world.stderr());
+}
+
+#[test]
+fn without_symbolize_nothing_is_resolved_and_nothing_is_excused() {
+    let world = World::rendering("symbolize=off", render);
+    overflow(world);
+    assert!(world.lines()[0].starts_with(RAW));
+    assert!(!world.stderr().contains("names could not be resolved") && !world.stderr().contains("body"));
+}
+
+#[test]
+fn reports_go_where_the_options_say() {
+    let world = World::new("log=/log-%p,report=/report-%p-%p");
+    overflow(world);
+    let log = String::from_utf8(world.sim().file("/log-1001").expect("the log")).expect("text");
+    assert!(log.starts_with("fencepost: ERROR: heap-buffer-overflow"), "{log}");
+    assert_eq!(world.stderr(), "");
+    assert!(world.sim().file("/report-1001-1001").is_some());
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_said_and_the_text_comes_all_the_same() {
+    let world = World::new("log=/log");
+    world.sim().refuse_output(true);
+    overflow(world);
+    world.sim().refuse_output(false);
+    overflow(world);
+    let log = String::from_utf8(world.sim().file("/log").unwrap_or_default()).expect("text");
+    assert!(log.is_empty(), "the same error again is not told twice");
+    crate::world::at(0x8_0000);
+    overflow(world);
+    let log = String::from_utf8(world.sim().file("/log").expect("opened now")).expect("text");
+    assert!(log.starts_with("fencepost: ERROR:"), "{log}");
+    assert_eq!(world.lines().len(), 1);
+}

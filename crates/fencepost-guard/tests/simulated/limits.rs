@@ -1,1 +1,151 @@
-//! To come.
+//! Limits, filters, sampling and failures on demand: what is not guarded, and the reason that is counted for it.
+
+use fencepost_guard::Placed;
+use fencepost_record::Unguarded;
+use fencepost_sys::sim::SimOptions;
+
+use crate::world::{World, layout};
+
+#[test]
+fn near_the_mapping_limit_a_sample_is_guarded_and_then_nothing() {
+    let system =
+        SimOptions { markers: false, mappings_max: Some(4096), mappings_other: 40, ..SimOptions::new() };
+    let world = World::on(system, "");
+    let mut held = Vec::new();
+    let (mut at_first, mut later) = (0, 0);
+    for number in 0..20_000 {
+        if let Placed::Here(block) = world.place(24, 8) {
+            held.push(block.as_ptr().addr());
+            at_first += usize::from(number < 1200);
+            later += usize::from(number >= 2000);
+        }
+        assert!(world.sim().mappings() + 40 < 4096);
+    }
+    assert_eq!(at_first, 1200, "far from the limit all are guarded");
+    assert!((20..400).contains(&later), "near it a sample: {later}");
+    assert_eq!(world.unguarded(Unguarded::Mappings), 20_000 - held.len() as u64);
+    assert_eq!(world.unguarded(Unguarded::Kernel), 0, "the kernel never had to refuse");
+    for address in held {
+        world.free(address, 24, 8);
+    }
+    assert!(matches!(world.place(24, 8), Placed::Here(_)), "and again when there is room");
+    world.sim().assert_no_violations();
+}
+
+#[test]
+fn markers_know_no_mapping_limit() {
+    let system = SimOptions { mappings_max: Some(200), mappings_other: 40, ..SimOptions::new() };
+    let world = World::on(system, "");
+    for _ in 0..5000 {
+        world.block(24, 8);
+    }
+    assert!(world.sim().mappings() < 60);
+}
+
+#[test]
+fn past_the_memory_limit_blocks_go_to_the_inner_allocator() {
+    for (options, available) in [("max_memory=8M", None), ("", Some(32 << 20))] {
+        let world = World::on(SimOptions { available, ..SimOptions::new() }, options);
+        let mut held = Vec::new();
+        for _ in 0..20_000 {
+            if let Placed::Here(block) = world.place(24, 8) {
+                held.push(block.as_ptr().addr());
+            }
+        }
+        assert_eq!(world.unguarded(Unguarded::Memory), 20_000 - held.len() as u64, "{options}");
+        let bytes = held.len() * 4096;
+        assert!((2 << 20..25 << 20).contains(&bytes), "{options}: {bytes}");
+        let stats = world.guard.stats().expect("it is on");
+        assert!(stats.held_bytes < 26 << 20, "{options}: {}", stats.held_bytes);
+        for address in held {
+            world.free(address, 24, 8);
+        }
+        assert!(matches!(world.place(24, 8), Placed::Here(_)), "{options}: and again when there is room");
+    }
+    let world = World::on(SimOptions { available: Some(1), ..SimOptions::new() }, "max_memory=none");
+    (0..1000).for_each(|_| _ = world.block(24, 8));
+}
+
+#[test]
+fn filters_choose_by_size_and_alignment() {
+    #[expect(clippy::type_complexity, reason = "a table, read once")]
+    let cases: [(&str, fn(usize, usize) -> bool); 5] = [
+        ("only_size=24", |size, _| size == 24),
+        ("skip_size=1-100", |size, _| size > 100 || size == 0),
+        ("only_align=16-64", |_, align| (16..=64).contains(&align)),
+        ("skip_align=8", |_, align| align != 8),
+        ("only_size=10-200,skip_size=24,only_align=8", |size, align| {
+            (10..=200).contains(&size) && size != 24 && align == 8
+        }),
+    ];
+    for (options, chosen) in cases {
+        let world = World::new(options);
+        let mut left_out = 0;
+        for size in [0, 1, 10, 24, 100, 101, 200, 5000, 70_000] {
+            for align in [1, 8, 16, 64, 128] {
+                let here = matches!(world.place(size, align), Placed::Here(_));
+                assert_eq!(here, chosen(size, align), "{options}: {size} {align}");
+                left_out += u64::from(!here);
+            }
+        }
+        assert_eq!(world.unguarded(Unguarded::Filter), left_out, "{options}");
+    }
+}
+
+#[test]
+fn a_sample_is_as_large_as_asked_for_and_the_same_for_a_seed() {
+    for (rate, total, range) in
+        [(1u32, 500usize, 500..501), (10, 20_000, 1850..2150), (100, 40_000, 330..470)]
+    {
+        let chosen = |seed: u64| -> Vec<usize> {
+            let world = World::new(&format!("mode=sample,sample_rate={rate},seed={seed}"));
+            let chosen: Vec<usize> = (0..total)
+                .filter(|_| match world.place(24, 8) {
+                    Placed::Here(block) => {
+                        world.free(block.as_ptr().addr(), 24, 8);
+                        true
+                    }
+                    _ => false,
+                })
+                .collect();
+            assert_eq!(world.unguarded(Unguarded::Sample), (total - chosen.len()) as u64);
+            chosen
+        };
+        let one = chosen(7);
+        assert!(range.contains(&one.len()), "one in {rate}: {} of {total}", one.len());
+        assert_eq!(one, chosen(7));
+        assert!(rate == 1 || one != chosen(8), "another seed, another choice");
+    }
+}
+
+fn failing(options: &str, total: usize) -> Vec<usize> {
+    let world = World::new(options);
+    let failed: Vec<usize> = (1..=total).filter(|_| world.place(24, 8) == Placed::Fail).collect();
+    assert_eq!(world.guard.stats().map(|stats| stats.guarded), Some((total - failed.len()) as u64));
+    failed
+}
+
+#[test]
+fn allocations_fail_on_demand() {
+    assert_eq!(failing("fail_at=17", 100), [17]);
+    assert_eq!(failing("fail_at=1", 100), [1]);
+    assert_eq!(failing("", 100), [] as [usize; 0]);
+    let one = failing("fail_rate=10,fail_seed=5", 5000);
+    assert!((420..580).contains(&one.len()), "{}", one.len());
+    assert_eq!(one, failing("fail_rate=10,fail_seed=5,seed=99", 5000), "its own seed decides");
+    assert_ne!(one, failing("fail_rate=10,fail_seed=6", 5000));
+    let of_the_run = failing("fail_rate=10,seed=5", 5000);
+    assert_eq!(of_the_run, failing("fail_rate=10,seed=5", 5000));
+    assert_ne!(of_the_run, failing("fail_rate=10,seed=6", 5000));
+    assert_eq!(failing("fail_rate=1", 5), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn mode_off_guards_nothing_and_takes_nothing() {
+    let world = World::unstarted(SimOptions::new(), "mode=off", None);
+    world.guard.start("");
+    assert!(world.guard.is_off() && world.guard.stats().is_none());
+    assert_eq!(world.guard.allocate(layout(24, 8), false, 0), Placed::Inner);
+    world.sim().assert_all_released();
+    assert_eq!(world.stderr(), "");
+}

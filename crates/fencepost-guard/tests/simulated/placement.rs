@@ -158,7 +158,7 @@ fn alternate_takes_a_side_for_each_place_in_the_code() {
     let mut sides = [0usize; 2];
     for code in 0..200u64 {
         crate::world::at(0x10_0000 + code * 16);
-        let is_right = |address: usize| (address + 24) % PAGE == 0;
+        let is_right = |address: usize| (address + 24).is_multiple_of(PAGE);
         let (one, other) = (world.block(24, 8), world.block(24, 8));
         assert!(is_right(one) || one % PAGE == 0, "{one:#x} lies at an end of its page");
         assert_eq!(is_right(one), is_right(other), "one place in the code has one side");

