@@ -42,14 +42,14 @@ impl<P: Platform> Guard<P> {
         let Some(setup) = self.ready() else { return self.not_ready() };
         let Some(state) = self.thread(setup) else {
             if self.is_rendering_here() {
-                return self.from_arena(layout);
+                return self.serve_by_arena(layout);
             }
             let refused = self.platform.thread_word() == 0;
             self.count_unguarded(None, if refused { Unguarded::Kernel } else { Unguarded::Reentrant });
             return Placed::Inner;
         };
         if state.reporting.load(Ordering::Relaxed) != 0 {
-            return self.from_arena(layout);
+            return self.serve_by_arena(layout);
         }
         if state.depth.load(Ordering::Relaxed) != 0 {
             state.counters.not_guarded(Unguarded::Reentrant);
@@ -64,7 +64,7 @@ impl<P: Platform> Guard<P> {
         placed
     }
 
-    /// Whether this thread, which has no state of its own, is resolving names for a report.
+    /// Whether this thread is resolving names for a report.
     #[cold]
     fn is_rendering_here(&self) -> bool {
         self.reporter.rendering.load(Ordering::Relaxed) != 0
@@ -72,14 +72,31 @@ impl<P: Platform> Guard<P> {
     }
 
     #[cold]
-    fn from_arena(&self, layout: Layout) -> Placed {
-        self.arena.allocate(&self.platform, layout).map_or(Placed::Fail, Placed::Here)
+    fn serve_by_arena(&self, layout: Layout) -> Placed {
+        let block = self.arena.allocate(&self.platform, layout);
+        if block.is_none()
+            && self.is_rendering_here()
+            && self.reporter.rendering.swap(0, Ordering::SeqCst) != 0
+        {
+            // The language ends a process that is out of memory: rather give up the names.
+            //
+            // SAFETY: `rendering` is set only around the call on the report stack, by the thread that owns the report,
+            // which is this one; the arena's lock is free again.
+            unsafe { self.platform.abandon_call() }
+        }
+        block.map_or(Placed::Fail, Placed::Here)
     }
 
     #[cold]
     fn not_ready(&self) -> Placed {
-        if !self.is_off() {
-            self.count_unguarded(None, Unguarded::Reentrant);
+        match self.decided() {
+            None => self.count_unguarded(None, Unguarded::Reentrant),
+            // Off: counted only where somebody will read it.
+            Some(setup) if setup.is_account_wanted() => {
+                let off = setup.options.mode == Mode::Off;
+                self.count_unguarded(None, if off { Unguarded::ModeOff } else { Unguarded::AddressSpace });
+            }
+            Some(_) => {}
         }
         Placed::Inner
     }

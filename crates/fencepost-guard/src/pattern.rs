@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn the_fill_is_a_canonical_address_at_every_aligned_word() {
         assert!(FILL_RANGE.contains(FILL_VALUE as usize));
-        assert!(FILL_VALUE >> 47 == 0);
+        const { assert!(FILL_VALUE >> 47 == 0) };
         let mut pattern = [0u64; 1024];
         let mut zone = [0u64; 64];
         let range = page(&mut zone);

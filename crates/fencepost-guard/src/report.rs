@@ -161,6 +161,9 @@ impl Reporter {
                 output.close(opened);
             }
         }
+        for seen in &self.seen {
+            seen.store(0, Ordering::Relaxed);
+        }
         for count in [&self.count, &self.repeated, &self.drained] {
             count.store(0, Ordering::Relaxed);
         }
@@ -440,7 +443,11 @@ impl<P: Platform> Guard<P> {
 
 /// A hash that is the same for the same error in this process.
 fn identity(record: &Record) -> usize {
-    let mut hash = record.kind as u64;
+    let mut hash = crate::pattern::mix(((record.kind as u64) << 8) | record.access.kind as u64);
+    if record.damage.is_some() {
+        // Damage found later has the stack of the check: blocks of one site are told apart by their address.
+        hash ^= record.block.map_or(0, |block| block.address);
+    }
     for which in Which::ALL {
         for frame in which.trace(record).map_or(&[][..], Trace::frames) {
             hash = crate::pattern::mix(hash ^ frame);

@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::geometry::Geometry;
 use crate::heap::{Heap, HeapSetup};
 use crate::limits::{Bounds, Limits};
-use crate::options::Options;
+use crate::options::{Options, When};
 use crate::pattern::Patterns;
 use crate::region::Region;
 use crate::report::Reporter;
@@ -195,7 +195,7 @@ impl<P: Platform> Guard<P> {
         self.state.store(state, Ordering::Release);
         if state == READY {
             self.put_handlers_in_force();
-        } else if self.decided().is_some_and(|setup| setup.options.report.is_some())
+        } else if self.decided().is_some_and(Setup::is_account_wanted)
             && self.platform.at_exit(self.hooks.at_exit).is_err()
         {
             self.complain(format_args!("no notice of the exit could be had: there will be no summary"));
@@ -363,6 +363,11 @@ impl<P: Platform> Guard<P> {
 }
 
 impl Setup {
+    /// Whether the user has asked for the summary, in either form.
+    pub(crate) fn is_account_wanted(&self) -> bool {
+        self.options.report.is_some() || self.options.summary == When::On
+    }
+
     pub(crate) fn geometry(&self) -> Geometry {
         self.heap.geometry
     }

@@ -57,7 +57,7 @@ impl Rooms {
         let available = usize::try_from(available).unwrap_or(usize::MAX);
         Rooms {
             heap: available / 4,
-            arena: (available / 16).clamp(16 << 20, 1 << 30),
+            arena: (available / 8).clamp(16 << 20, 1 << 30),
             depot: (available / 32).clamp(4 << 20, 1 << 30),
             keep_fill_unmapped: false,
         }

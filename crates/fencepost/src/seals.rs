@@ -4,13 +4,15 @@
 //! memory (statics, mappings) whole pages only, by the `region` crate; what was allowed before is kept here and
 //! restored when the seal ends. The fault handler never looks at this registry: the runtime keeps what it needs.
 
+use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 use std::sync::LazyLock;
 
 use fencepost_guard::{SealFailure, SealTicket};
 use fencepost_sys::{Memory, Range};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use region::Protection;
 
 use crate::runtime::{GUARD, here};
@@ -101,15 +103,19 @@ struct Before {
 /// The cold side of the seals outside the heap.
 static FOREIGN: LazyLock<Mutex<Vec<Before>>> = LazyLock::new(|| Mutex::new(Vec::new()));
 
+thread_local! {
+    /// The registry's guard while this thread forks. Never dropped by itself: the two functions below come in pairs.
+    static FORKING: Cell<Option<ManuallyDrop<MutexGuard<'static, Vec<Before>>>>> = const { Cell::new(None) };
+}
+
 /// Before a fork: no other thread holds the registry while the child is made.
 pub(crate) fn before_fork() {
-    core::mem::forget(FOREIGN.lock());
+    FORKING.set(Some(ManuallyDrop::new(FOREIGN.lock())));
 }
 
 /// After a fork, on both sides.
 pub(crate) fn after_fork() {
-    // SAFETY: `before_fork` took the lock on this thread and forgot its guard; the child is that thread's copy.
-    unsafe { FOREIGN.force_unlock() };
+    drop(FORKING.take().map(ManuallyDrop::into_inner));
 }
 
 /// Makes the memory of a value read-only until the [`Seal`] drops: for a `Vec` pass `&v[..]`, for a `Box` `&*b`.
