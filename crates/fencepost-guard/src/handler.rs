@@ -77,7 +77,8 @@ impl<P: Platform> Guard<P> {
 
     fn in_heap(&self, setup: &Setup, fault: &Fault, address: usize) -> Verdict {
         let around = self.surroundings(setup, address);
-        let access = Access { kind: fault.access, address: Some(address as u64), size: fault.size };
+        let began = fault.start.unwrap_or(address);
+        let access = Access { kind: fault.access, address: Some(began as u64), size: fault.size };
         let finding = diagnose(&around, address, fault.access);
         let seal = if finding.kind == ErrorKind::SealViolation { self.seals.find(address) } else { None };
         let mut case = Case::of_finding(&finding, access, seal);

@@ -311,6 +311,9 @@ pub struct Fault {
     pub signal: i32,
     /// The address that was touched; `None` when the processor does not say (a non-canonical address).
     pub address: Option<usize>,
+    /// Where the access began, if the instruction tells and it is not at `address`: it straddles two pages, of which
+    /// the first lets it pass.
+    pub start: Option<usize>,
     /// Whether the address was worked out from the instruction rather than told by the processor.
     pub decoded: bool,
     /// How it was touched.

@@ -274,6 +274,7 @@ pub fn fault(address: usize, access: AccessType) -> Fault {
     Fault {
         signal: 11,
         address: Some(address),
+        start: None,
         decoded: false,
         access,
         size: Some(1),

@@ -89,3 +89,81 @@ fn frame_pointer() -> usize {
     }
     frame
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{GUARD, here};
+
+    /// Both walks from the same place: the chain first, so that it meets the stack unseen and then known.
+    #[inline(never)]
+    fn both(depth: u32) -> (Vec<u64>, Vec<u64>, Vec<u64>) {
+        if depth > 0 {
+            let result = both(depth - 1);
+            // Not a tail call: every level keeps its frame.
+            std::hint::black_box(depth);
+            return result;
+        }
+        let anchor = here();
+        let walk = |walk: fn(usize, &mut [u64]) -> usize| {
+            let mut frames = [0; 64];
+            let count = walk(anchor, &mut frames);
+            frames[..count].to_vec()
+        };
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            seen.push(walk(capture));
+        }
+        let by_chain = seen.pop().unwrap_or_default();
+        (seen.pop().unwrap_or_default(), by_chain, walk(by_tables))
+    }
+
+    #[test]
+    fn the_chain_gives_what_the_tables_give() {
+        start();
+        for depth in [0, 1, 5, 30] {
+            let (unseen, known, tables) = both(depth);
+            let followed = follow(here(), &mut [0; 64]);
+            assert!(followed.is_some(), "this test needs a program built with frame pointers");
+            // The first return address is where each walk was called from, so it differs.
+            assert_eq!(unseen[1..], known[1..], "depth {depth}");
+            let count = known.len();
+            assert!(tables.len() - count <= RUN_UP, "depth {depth}: {count} of {}", tables.len());
+            assert_eq!(known[1..], tables[1..count], "depth {depth}");
+        }
+    }
+
+    #[test]
+    fn through_c_without_frame_pointers_the_tables_decide() {
+        start();
+        extern "C" fn compare(_: *const core::ffi::c_void, _: *const core::ffi::c_void) -> i32 {
+            let (unseen, known, tables) = both(3);
+            assert_eq!(unseen[1..], tables[1..unseen.len()]);
+            assert_eq!(known[1..], tables[1..known.len()]);
+            assert!(tables.len() - known.len() <= RUN_UP, "{} of {}", known.len(), tables.len());
+            0
+        }
+        unsafe extern "C" {
+            fn qsort(
+                base: *mut core::ffi::c_void,
+                count: usize,
+                size: usize,
+                compare: extern "C" fn(*const core::ffi::c_void, *const core::ffi::c_void) -> i32,
+            );
+        }
+        let mut numbers = [2u32, 1];
+        // SAFETY: the array has two elements of four bytes, and `compare` does not unwind unless the test fails.
+        unsafe { qsort(numbers.as_mut_ptr().cast(), 2, 4, compare) };
+    }
+
+    /// The runtime knows the stacks of threads only while it runs: this test's allocator is not ours.
+    fn start() {
+        GUARD.start("summary=off");
+        if let fencepost_guard::Placed::Here(block) =
+            GUARD.allocate(core::alloc::Layout::new::<u64>(), false, here())
+        {
+            let layout = core::alloc::Layout::new::<u64>();
+            GUARD.free(block, layout, fencepost_record::AccessType::Free, here());
+        }
+    }
+}

@@ -38,6 +38,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     let mut fault = Fault {
         signal: delivery.signal,
         address: None,
+        start: None,
         decoded: false,
         access: AccessType::None,
         size: None,

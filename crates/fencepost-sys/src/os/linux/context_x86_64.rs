@@ -77,6 +77,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     let mut fault = Fault {
         signal: delivery.signal,
         address: None,
+        start: None,
         decoded: false,
         access: AccessType::None,
         size: None,
@@ -128,8 +129,9 @@ fn page_fault(fault: &mut Fault, address: usize, error: i64, decoded: Option<&De
         |operand: &&Operand| (address as u64).wrapping_sub(operand.address) < u64::from(operand.size);
     let writes = fault.access == AccessType::Write;
     let of_this_kind = |operand: &&Operand| operand.write == writes || operand.read != writes;
-    fault.size =
-        decoded.and_then(|d| d.operands().filter(covers).find(of_this_kind)).map(|operand| operand.size);
+    let operand = decoded.and_then(|d| d.operands().filter(covers).find(of_this_kind));
+    fault.size = operand.map(|operand| operand.size);
+    fault.start = operand.map(|operand| operand.address as usize).filter(|start| *start != address);
 }
 
 /// The processor tells nothing but that something was not allowed. Where it is that exactly one of the instruction's
