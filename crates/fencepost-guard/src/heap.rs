@@ -10,6 +10,8 @@
 //! - the records of freed blocks are kept for the youngest dead runs only (`kept_max`); an address in an older one
 //!   is still known to be freed, and says that its record is gone, never a wrong stack.
 
+mod quarantine;
+
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use fencepost_record::Unguarded;
@@ -106,9 +108,9 @@ impl Heap {
 
     /// Reserves `bytes` for the heap, and its tables.
     pub(crate) fn start<M: Memory>(&self, memory: &M, engine: Engine, bytes: usize) -> VmResult {
-        let spans = (bytes / SPAN_BYTES).clamp(SPANS_MIN, u32::MAX as usize / 2);
-        // One span more, so that the heap can start at a multiple of the span.
-        self.range.reserve(memory, spans.saturating_add(1).saturating_mul(SPAN_BYTES))?;
+        let spans = (bytes / SPAN_BYTES).clamp(SPANS_MIN, u32::MAX as usize / 2).saturating_add(1);
+        // One span more than asked for, so that the heap can start at a multiple of the span.
+        self.range.reserve(memory, spans.saturating_mul(SPAN_BYTES))?;
         self.spans.reserve(memory, spans.saturating_mul(size_of::<Span>()))?;
         self.slots.reserve(memory, spans.saturating_mul(SLOTS_STRIDE).saturating_mul(size_of::<Slot>()))?;
         // SAFETY: the range was reserved just now and nobody else knows it.
@@ -128,8 +130,9 @@ impl Heap {
         align_up(self.range.range().start, SPAN_BYTES).unwrap_or(0)
     }
 
+    /// Whole spans in the reservation. (The tables may have room for a few more: they end on a page.)
     fn spans_max(&self) -> usize {
-        self.spans.range().len.checked_div(size_of::<Span>()).unwrap_or(0)
+        self.range.range().end().saturating_sub(self.base()) / SPAN_BYTES
     }
 
     /// All addresses that blocks can have.
@@ -404,4 +407,22 @@ fn link(index: usize) -> u32 {
     u32::try_from(index.wrapping_add(1)).unwrap_or(0)
 }
 
-mod quarantine;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fencepost_sys::sim::Sim;
+
+    #[test]
+    fn the_heap_never_reaches_past_its_reservation() {
+        for bytes in [SPAN_BYTES * 17, SPAN_BYTES * 1000 + 12345, 5_000_000_001] {
+            let (sim, heap) = (Sim::new(), Heap::new());
+            heap.start(&sim, Engine::Marker, bytes).expect("room");
+            let (addresses, reserved) = (heap.addresses(), heap.range.range());
+            assert!(addresses.start >= reserved.start && addresses.end() <= reserved.end(), "{bytes}");
+            assert!(addresses.len >= bytes - SPAN_BYTES, "{bytes}");
+            let spans = addresses.len / SPAN_BYTES;
+            assert!(heap.spans.range().len >= spans * size_of::<Span>(), "{bytes}");
+            assert!(heap.slots.range().len >= spans * SLOTS_STRIDE * size_of::<Slot>(), "{bytes}");
+        }
+    }
+}

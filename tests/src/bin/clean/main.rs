@@ -29,7 +29,7 @@ fn main() {
         Some("thread-churn") => churn::thread_churn(number(1)),
         Some("exchange") => churn::exchange(number(1)),
         Some("tls-destructors") => churn::tls_destructors(number(1)),
-        Some("short-threads") => limits::short_threads(number(1)),
+        Some("short-threads") => limits::short_threads(number(1), number(2)),
         Some("live-blocks") => limits::live_blocks(number(1)),
         Some("many-live") => limits::many_live(number(1)),
         Some("no-memory") => limits::no_memory(),

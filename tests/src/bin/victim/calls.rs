@@ -12,11 +12,13 @@ fn victim_copies(into: *mut u8, from: *const u8, len: usize) -> usize {
 }
 
 /// Copies more than a block has, in C's own `memcpy`.
+#[inline(never)]
 pub fn memcpy_overrun() {
     let from = victim_allocates(1000, 1);
     let into = victim_allocates(5000, 1);
     armed();
-    victim_copies(into, from, 4500);
+    // The use of the result keeps these calls from being jumps.
+    black_box(victim_copies(into, from, 4500));
 }
 
 extern "C" fn victim_compares(left: *const libc::c_void, right: *const libc::c_void) -> libc::c_int {
@@ -34,10 +36,11 @@ fn victim_sorts(numbers: &mut [u64]) -> usize {
 }
 
 /// Allocates and overruns in a function that C calls back.
+#[inline(never)]
 pub fn qsort_overrun() {
     let mut numbers = [3, 1, 2];
     armed();
-    victim_sorts(&mut numbers);
+    black_box(victim_sorts(&mut numbers));
 }
 
 /// Two threads overrun at the same moment.
