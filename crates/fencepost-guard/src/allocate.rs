@@ -9,7 +9,7 @@ use fencepost_sys::{Platform, Range};
 
 use crate::engine::{Engine, open_by_commit};
 use crate::geometry::{House, SMALL_PAGES, Side};
-use crate::limits::{HELD_STEP, LIVE_STEP};
+use crate::limits::{HELD_STEP, LIVE_STEP, MAPPINGS_BY_PROTECTION};
 use crate::options::{Mode, Options, Place};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Act, Slot};
@@ -277,6 +277,7 @@ impl<P: Platform> Guard<P> {
         let ranges = ranges.get(..count).unwrap_or(&[]);
         let whole = pages.saturating_mul(geometry.page()) <= FILL_MAX;
         let opened = if span.unmarked.load(Ordering::Relaxed) != 0 {
+            self.limits.take_mappings(MAPPINGS_BY_PROTECTION.saturating_mul(count));
             open_by_commit(&self.platform, ranges)
         } else {
             // SAFETY: these slots of our own span are closed, and `used` says that nobody has them yet.

@@ -40,7 +40,7 @@ impl Engine {
     pub(crate) const fn mappings_per_block(self) -> usize {
         match self {
             Engine::Marker => 0,
-            Engine::Mprotect => 2,
+            Engine::Mprotect => crate::limits::MAPPINGS_BY_PROTECTION,
         }
     }
 

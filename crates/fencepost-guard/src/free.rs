@@ -9,8 +9,10 @@ use fencepost_sys::{Platform, Range};
 
 use crate::allocate::redzones;
 use crate::diagnose::Beside;
+use crate::engine::Closed;
 use crate::geometry::{Place, align_down};
 use crate::heap::Found;
+use crate::limits::MAPPINGS_BY_PROTECTION;
 use crate::options::Mode;
 use crate::report::{Case, Frames};
 use crate::runtime::{Guard, Setup};
@@ -165,7 +167,10 @@ impl<P: Platform> Guard<P> {
         named.slot.note_free(act);
         // SAFETY: the block is being freed, and winning `begin_free` made its pages ours.
         match unsafe { setup.engine().close(&self.platform, data) } {
-            Ok(closed) => self.heap.note(closed),
+            Ok(closed) => {
+                self.heap.note(closed);
+                self.count_fallback(closed, named.index);
+            }
             // The memory stays open: an access to it goes unseen, and the summary counts it.
             Err(_) => {
                 self.heap.fallbacks.fetch_add(1, Ordering::Relaxed);
@@ -187,6 +192,20 @@ impl<P: Platform> Guard<P> {
             }
         }
         self.count_dead(setup, nested, named);
+    }
+
+    /// Memory that takes no markers (it is locked) costs mappings: for its open blocks where the whole span is so, and
+    /// for its dead ones where the rest of the span has markers.
+    fn count_fallback(&self, closed: Closed, index: usize) {
+        if closed == Closed::AsMeant {
+            return;
+        }
+        match self.heap.span(index) {
+            Some(span) if span.unmarked.load(Ordering::Relaxed) != 0 => {
+                self.limits.give_mappings(MAPPINGS_BY_PROTECTION);
+            }
+            _ => self.limits.take_mappings(MAPPINGS_BY_PROTECTION),
+        }
     }
 
     /// The last block of a run takes the run with it.

@@ -6,6 +6,8 @@ use fencepost_record::Unguarded;
 
 /// Bytes of held memory that a thread counts by itself before it adds them to the common count.
 pub(crate) const HELD_STEP: u64 = 256 << 10;
+/// Mappings that pages of their own permissions cost in the midst of others.
+pub(crate) const MAPPINGS_BY_PROTECTION: usize = 2;
 /// Live blocks that a thread counts by itself before it adds them to the common count.
 pub(crate) const LIVE_STEP: u64 = 64;
 /// Mappings left for the program's own use: one in this many of the limit.
@@ -29,7 +31,7 @@ pub(crate) struct Limits {
 pub(crate) struct Bounds {
     /// Bytes that guarded blocks and our tables may hold.
     pub(crate) held_max: u64,
-    /// Mappings that open blocks may cost; `None` where they cost none or nobody limits them.
+    /// Mappings that open blocks may cost; `None` where nobody limits them.
     pub(crate) mappings_max: Option<usize>,
 }
 
@@ -99,7 +101,10 @@ impl Limits {
     /// Counts mappings that a block's end gives back.
     pub(crate) fn give_mappings(&self, count: usize) {
         if count != 0 {
-            self.mappings.fetch_sub(count, Ordering::Relaxed);
+            // Slots that were opened ahead count before they hold a block: never below zero.
+            let less = |used: usize| Some(used.saturating_sub(count));
+            let updated = self.mappings.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            debug_assert!(updated.is_ok());
         }
     }
 

@@ -156,13 +156,9 @@ impl<P: Platform> Guard<P> {
             }
         };
         let offers = self.platform.offers();
-        let costs = setup.engine().mappings_per_block() != 0;
         setup.bounds = Bounds {
             held_max: held_max.unwrap_or(u64::MAX),
-            mappings_max: offers
-                .mappings_max
-                .filter(|_| costs)
-                .map(|max| Bounds::mappings(max, offers.mappings_now)),
+            mappings_max: offers.mappings_max.map(|max| Bounds::mappings(max, offers.mappings_now)),
         };
         if let Some(held_max) = held_max {
             let records = (held_max / RECORDS_SHARE).min(RECORDS_MAX);
