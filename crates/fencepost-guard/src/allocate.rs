@@ -20,8 +20,10 @@ use crate::threads::{Counters, ThreadState};
 const CHECK_OFTEN: u64 = 1000;
 const CHECK_RARELY: u32 = 64;
 
-/// New memory that is filled, in bytes: more would touch pages that the program may never use.
-const FILL_MAX: usize = 16 << 10;
+/// New memory of a block that is filled, in bytes: more would touch pages that the program may never use.
+const FILL_MAX: usize = 4 << 10;
+/// Slots up to this size, in bytes, get their memory when they are opened, the rest at first use.
+const POPULATE_MAX: usize = 16 << 10;
 
 /// What became of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,7 +277,7 @@ impl<P: Platform> Guard<P> {
             *range = Range { start: start.wrapping_add(data.start), len: data.len };
         }
         let ranges = ranges.get(..count).unwrap_or(&[]);
-        let whole = pages.saturating_mul(geometry.page()) <= FILL_MAX;
+        let whole = pages.saturating_mul(geometry.page()) <= POPULATE_MAX;
         let opened = if span.unmarked.load(Ordering::Relaxed) != 0 {
             self.limits.take_mappings(MAPPINGS_BY_PROTECTION.saturating_mul(count));
             open_by_commit(&self.platform, ranges)

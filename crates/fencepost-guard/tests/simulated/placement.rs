@@ -7,7 +7,7 @@ use crate::world::{Draw, PAGE, World, bytes, layout, peek, poke};
 
 const FILL: u64 = 0x0000_1fe9_ce1f_e9ce;
 /// New memory beyond this is not filled.
-const FILL_MAX: usize = 16 << 10;
+const FILL_MAX: usize = 4 << 10;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Side {
