@@ -21,9 +21,9 @@ impl Region {
 
     /// Reserves room for `len` bytes.
     pub(crate) fn reserve<M: Memory>(&self, memory: &M, len: usize) -> VmResult {
-        let page = memory.page_size();
-        let len = crate::geometry::align_up(len, page).ok_or(VmError::OutOfMemory)?;
-        let start = memory.reserve(len, page)?;
+        let unit = memory.granularity();
+        let len = crate::geometry::align_up(len, unit).ok_or(VmError::OutOfMemory)?;
+        let start = memory.reserve(len, unit)?;
         self.start.store(start, Ordering::Relaxed);
         self.len.store(len, Ordering::Relaxed);
         Ok(())

@@ -92,6 +92,12 @@ pub trait Memory {
     /// Bytes in a page.
     fn page_size(&self) -> usize;
 
+    /// The unit, in bytes, in which addresses are reserved: a multiple of the page size, and the same on most systems
+    /// (64 KiB on Windows).
+    fn granularity(&self) -> usize {
+        self.page_size()
+    }
+
     /// What the system offers, as proved by [`Platform::probe`].
     fn offers(&self) -> Offers;
 
