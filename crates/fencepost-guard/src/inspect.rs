@@ -2,14 +2,14 @@
 
 use core::sync::atomic::Ordering;
 
-use fencepost_record::{AccessType, BlockState, Stack, Summary, Trace, Where};
+use fencepost_record::{AccessType, BlockState, Stack, Summary, Where};
 use fencepost_sys::{Platform, Range};
 
 use crate::diagnose::{Beside, state_of};
 use crate::options::OnError;
 use crate::report::Frames;
 use crate::runtime::{Guard, Setup};
-use crate::slot::{Act, Slot, SlotState, SlotView};
+use crate::slot::{Slot, SlotState, SlotView};
 use crate::span::Use;
 
 /// What is known about the block that an address belongs to.
@@ -54,6 +54,7 @@ impl<P: Platform> Guard<P> {
         }
         let slot = nearest.slot;
         let state = state_of(&slot);
+        let now = self.now(setup);
         Some(BlockFacts {
             address: slot.pointer,
             size: slot.size,
@@ -62,19 +63,9 @@ impl<P: Platform> Guard<P> {
             distance: nearest.distance,
             state,
             sealed: slot.sealed,
-            allocated: self.recall(setup, &slot.allocated),
-            freed: (state == BlockState::Freed).then(|| self.recall(setup, &slot.freed)),
+            allocated: self.stack_of(&slot.allocated, now),
+            freed: (state == BlockState::Freed).then(|| self.stack_of(&slot.freed, now)),
         })
-    }
-
-    fn recall(&self, setup: &Setup, act: &Act) -> Stack {
-        let mut stack = Stack {
-            thread: self.threads.info(act.thread),
-            trace: Trace::EMPTY,
-            age_ms: u64::from(self.now(setup).saturating_sub(act.ms)),
-        };
-        self.depot.load(act.trace, &mut stack.trace);
-        stack
     }
 
     /// Verifies the bytes around every live guarded block, reports each damaged one, and says how many there are.

@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use fencepost_record::Text;
-use fencepost_sys::{Platform, Range, VmError};
+use fencepost_sys::{Offers, Platform, Range, VmError};
 
 use crate::engine::Engine;
 use crate::geometry::{Geometry, SPAN_BYTES};
@@ -69,9 +69,11 @@ impl<P: Platform> Guard<P> {
     pub(crate) fn set_up(&self, compiled: &str) -> Option<()> {
         let options = self.read_options(compiled);
         let seed = options.seed.unwrap_or_else(|| self.platform.random());
+        // Asked once: it reads all mappings of the process.
+        let offers = self.platform.offers();
         let mut setup = Setup {
             options,
-            heap: self.heap_setup(&options),
+            heap: self.heap_setup(&options, &offers),
             bounds: Bounds { held_max: u64::MAX, mappings_max: None },
             patterns: Patterns::NONE,
             seed,
@@ -86,7 +88,7 @@ impl<P: Platform> Guard<P> {
             self.store_setup(setup);
             return None;
         }
-        self.set_bounds(&mut setup);
+        self.set_bounds(&mut setup, &offers);
         let taken = self.take_memory(&mut setup, &Rooms::full(&options)).or_else(|_| {
             self.give_memory_back();
             // The address space is limited: take a part, and leave the rest to the program.
@@ -124,8 +126,7 @@ impl<P: Platform> Guard<P> {
         parsed.options
     }
 
-    fn heap_setup(&self, options: &Options) -> HeapSetup {
-        let offers = self.platform.offers();
+    fn heap_setup(&self, options: &Options, offers: &Offers) -> HeapSetup {
         let engine = match options.engine {
             EngineChoice::Auto if offers.guard_markers => Engine::Marker,
             EngineChoice::Marker if offers.guard_markers => Engine::Marker,
@@ -147,7 +148,7 @@ impl<P: Platform> Guard<P> {
         }
     }
 
-    fn set_bounds(&self, setup: &mut Setup) {
+    fn set_bounds(&self, setup: &mut Setup, offers: &Offers) {
         let held_max = match setup.options.max_memory {
             MaxMemory::None => None,
             MaxMemory::Bytes(bytes) => Some(bytes),
@@ -155,7 +156,6 @@ impl<P: Platform> Guard<P> {
                 self.platform.available().map(|bytes| bytes.saturating_sub(bytes / AVAILABLE_SHARE))
             }
         };
-        let offers = self.platform.offers();
         setup.bounds = Bounds {
             held_max: held_max.unwrap_or(u64::MAX),
             mappings_max: offers.mappings_max.map(|max| Bounds::mappings(max, offers.mappings_now)),

@@ -108,7 +108,7 @@ impl<P: Platform> Guard<P> {
         }
     }
 
-    fn stack_of(&self, act: &Act, now: u32) -> Stack {
+    pub(crate) fn stack_of(&self, act: &Act, now: u32) -> Stack {
         let mut stack = Stack {
             thread: self.threads.info(act.thread),
             trace: Trace::EMPTY,
