@@ -7,6 +7,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use fencepost_record::{FRAMES_MAX, Unguarded};
 use fencepost_sys::{Platform, Range};
 
+use crate::calls::INNER_CALL;
 use crate::engine::{Engine, open_by_commit};
 use crate::geometry::{House, SMALL_PAGES, Side};
 use crate::limits::{HELD_STEP, LIVE_STEP, MAPPINGS_BY_PROTECTION};
@@ -53,8 +54,11 @@ impl<P: Platform> Guard<P> {
         if state.reporting.load(Ordering::Relaxed) != 0 {
             return self.serve_by_arena(layout);
         }
-        if state.depth.load(Ordering::Relaxed) != 0 {
-            state.counters.not_guarded(Unguarded::Reentrant);
+        let depth = state.depth.load(Ordering::Relaxed);
+        if depth != 0 {
+            if depth < INNER_CALL {
+                state.counters.not_guarded(Unguarded::Reentrant);
+            }
             return Placed::Inner;
         }
         state.depth.store(1, Ordering::Relaxed);

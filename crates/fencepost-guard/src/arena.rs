@@ -2,10 +2,13 @@
 //!
 //! Blocks of a power of two from a region that only grows, with one list of free blocks a size. Slow and simple:
 //! it serves one reporter at a time, and the few objects that the reporter's libraries keep between reports.
+//!
+//! The region is cut into chunks, each with blocks of one size, and a table at its start says which: `free` in C is
+//! told no size, so the address must tell it.
 
 use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 use fencepost_sys::{Memory, Threads, VmResult};
 
@@ -15,6 +18,8 @@ use crate::region::Region;
 /// The smallest block, as a power of two.
 const SMALLEST: u32 = 4;
 const CLASSES: usize = 48;
+/// A chunk, as a power of two. Larger blocks have several to themselves.
+const CHUNK: u32 = 16;
 
 /// Memory for the reporter.
 pub(crate) struct Arena {
@@ -22,6 +27,8 @@ pub(crate) struct Arena {
     lock: Lock,
     used: AtomicUsize,
     free: [AtomicPtr<u8>; CLASSES],
+    /// For each size below a chunk's, where the next block of its newest chunk lies; a chunk's end when it is full.
+    next: [AtomicUsize; CHUNK as usize],
 }
 
 impl Arena {
@@ -31,12 +38,17 @@ impl Arena {
             lock: Lock::new(),
             used: AtomicUsize::new(0),
             free: [const { AtomicPtr::new(null_mut()) }; CLASSES],
+            next: [const { AtomicUsize::new(0) }; CHUNK as usize],
         }
     }
 
     /// Takes `room` bytes of address space: a bound on what resolving names can use.
     pub(crate) fn start<M: Memory>(&self, memory: &M, room: usize) -> VmResult {
-        self.region.reserve(memory, room)
+        self.region.reserve(memory, room)?;
+        let table = self.chunks();
+        self.region.ensure(memory, table)?;
+        self.used.store(table, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
@@ -68,26 +80,62 @@ impl Arena {
 
     fn grow<M: Memory>(&self, memory: &M, class: u32) -> Option<NonNull<u8>> {
         let size = 1usize.checked_shl(class)?;
+        let Some(next) = self.next.get(class as usize) else {
+            return NonNull::new(self.take(memory, class, size)? as *mut u8);
+        };
+        let mut place = next.load(Ordering::Relaxed);
+        if place.trailing_zeros() >= CHUNK {
+            place = self.take(memory, class, 1 << CHUNK)?;
+        }
+        next.store(place.checked_add(size)?, Ordering::Relaxed);
+        NonNull::new(place as *mut u8)
+    }
+
+    /// Takes chunks for blocks of a size, and gives the address of the first.
+    fn take<M: Memory>(&self, memory: &M, class: u32, bytes: usize) -> Option<usize> {
         let base = self.region.range().start;
         let next = base.checked_add(self.used.load(Ordering::Relaxed))?;
-        let start = crate::geometry::align_up(next, size)?.checked_sub(base)?;
-        let end = start.checked_add(size)?;
+        let start = crate::geometry::align_up(next, bytes)?;
+        let end = start.checked_sub(base)?.checked_add(bytes)?;
         self.region.ensure(memory, end).ok()?;
+        self.chunk(start)?.store(u8::try_from(class).ok()?, Ordering::Relaxed);
         self.used.store(end, Ordering::Relaxed);
-        NonNull::new(base.wrapping_add(start) as *mut u8)
+        Some(start)
+    }
+
+    /// Chunks that the region reaches into. They are counted by address, since blocks are aligned by it.
+    fn chunks(&self) -> usize {
+        (self.region.range().len >> CHUNK).wrapping_add(1)
+    }
+
+    /// The size of the blocks at an address, as a power of two.
+    fn chunk(&self, address: usize) -> Option<&'static AtomicU8> {
+        let index = (address >> CHUNK).checked_sub(self.region.range().start >> CHUNK)?;
+        if index >= self.chunks() {
+            return None;
+        }
+        // SAFETY: the region begins with a table of bytes, one a chunk, of which `index` is one. Any byte is valid.
+        unsafe { self.region.get::<AtomicU8>(index) }
     }
 
     /// Takes a block back.
     ///
     /// # Safety
-    /// `block` must come from [`Arena::allocate`] with this layout, and must not be used any more.
-    pub(crate) unsafe fn free<T: Threads>(&self, threads: &T, block: NonNull<u8>, layout: Layout) {
-        let Some(list) = class_of(layout).and_then(|class| self.free.get(class as usize)) else { return };
+    /// `block` must come from [`Arena::allocate`], and must not be used any more.
+    pub(crate) unsafe fn free<T: Threads>(&self, threads: &T, block: NonNull<u8>) {
+        let class = self.chunk(block.as_ptr() as usize).map(|class| class.load(Ordering::Relaxed));
+        let Some(list) = class.and_then(|class| self.free.get(usize::from(class))) else { return };
         let held = self.lock.hold(threads);
         // SAFETY: the block is ours again by the caller's word, at least 16 bytes and aligned to its size.
         unsafe { block.cast::<*mut u8>().write(list.load(Ordering::Relaxed)) };
         list.store(block.as_ptr(), Ordering::Relaxed);
         drop(held);
+    }
+
+    /// The bytes that the block at an address has room for, as a layout.
+    pub(crate) fn layout_of(&self, address: usize) -> Option<Layout> {
+        let class = self.chunk(address)?.load(Ordering::Relaxed);
+        Layout::from_size_align(1usize.checked_shl(u32::from(class))?, 1 << SMALLEST).ok()
     }
 
     /// The arena's lock, for both sides of a fork.

@@ -10,7 +10,8 @@ use fencepost_sys::{Platform, Range};
 use crate::allocate::redzones;
 use crate::diagnose::Beside;
 use crate::engine::Closed;
-use crate::geometry::{Place, align_down};
+use crate::family::Given;
+use crate::geometry::align_down;
 use crate::heap::Found;
 use crate::limits::MAPPINGS_BY_PROTECTION;
 use crate::options::Mode;
@@ -34,7 +35,7 @@ pub enum Freed {
 }
 
 /// A block that a free names, found and not yet checked.
-struct Named {
+pub(crate) struct Named {
     slot: &'static Slot,
     view: SlotView,
     /// Head of the run, and data pages a slot; 0 for a large block.
@@ -43,16 +44,33 @@ struct Named {
     number: usize,
 }
 
+impl Named {
+    /// The block's size in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.view.size
+    }
+}
+
 impl<P: Platform> Guard<P> {
     /// Frees a block, or says who is to do it. `how` is the program's call: free or realloc. `anchor` is as for
     /// [`Guard::allocate`].
     #[inline]
-    pub fn free(&self, block: NonNull<u8>, layout: Layout, how: AccessType, anchor: usize) -> Freed {
+    pub fn free(
+        &self,
+        block: NonNull<u8>,
+        given: impl Into<Given>,
+        how: AccessType,
+        anchor: usize,
+    ) -> Freed {
+        self.free_given(block, given.into(), how, anchor)
+    }
+
+    fn free_given(&self, block: NonNull<u8>, given: Given, how: AccessType, anchor: usize) -> Freed {
         let Some(setup) = self.ready() else { return Freed::Inner };
         let address = block.as_ptr() as usize;
         if self.arena.owns(address) {
-            // SAFETY: the arena gave this block out, and the caller frees it with the layout it asked for.
-            unsafe { self.arena.free(&self.platform, block, layout) };
+            // SAFETY: the arena gave this block out, and the caller gives it up.
+            unsafe { self.arena.free(&self.platform, block) };
             return Freed::Here;
         }
         let ours = self.heap.addresses().contains(address);
@@ -68,7 +86,7 @@ impl<P: Platform> Guard<P> {
             compiler_fence(Ordering::SeqCst);
         }
         let freed = if ours {
-            self.free_ours(setup, state, nested, address, layout, how, anchor);
+            self.free_ours(setup, state, nested, address, given, how, anchor);
             Freed::Here
         } else {
             self.report_foreign(setup, address, how, anchor);
@@ -82,12 +100,16 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Checks a block that is about to be resized, and reports what is wrong with it.
-    pub fn check_resize(&self, block: NonNull<u8>, layout: Layout, anchor: usize) -> Resize {
+    pub fn check_resize(&self, block: NonNull<u8>, given: impl Into<Given>, anchor: usize) -> Resize {
+        self.check_resize_given(block, given.into(), anchor)
+    }
+
+    fn check_resize_given(&self, block: NonNull<u8>, given: Given, anchor: usize) -> Resize {
         let Some(setup) = self.ready() else { return Resize::Inner };
         let address = block.as_ptr() as usize;
         if !self.heap.addresses().contains(address) {
             if self.arena.owns(address) {
-                return Resize::Move(layout);
+                return self.arena.layout_of(address).map_or(Resize::Refuse, Resize::Move);
             }
             if self.may_be_inner(setup, address) {
                 return Resize::Inner;
@@ -98,7 +120,7 @@ impl<P: Platform> Guard<P> {
         let frames = Frames::Here(anchor);
         match self.named(setup, address) {
             Ok(named) => {
-                self.compare_layout(setup, &named, layout, AccessType::Realloc, &frames);
+                self.compare_layout(setup, &named, given, AccessType::Realloc, &frames);
                 // Its true layout, whatever the caller believes it to be.
                 Layout::from_size_align(named.view.size, named.view.align)
                     .map_or(Resize::Refuse, Resize::Move)
@@ -117,7 +139,7 @@ impl<P: Platform> Guard<P> {
         state: Option<&ThreadState>,
         nested: bool,
         address: usize,
-        layout: Layout,
+        given: Given,
         how: AccessType,
         anchor: usize,
     ) {
@@ -129,7 +151,7 @@ impl<P: Platform> Guard<P> {
             Ok(named) => named,
             Err(case) => return self.report(setup, &case.how(how, address), &frames),
         };
-        self.compare_layout(setup, &named, layout, how, &frames);
+        self.compare_layout(setup, &named, given, how, &frames);
         if named.slot.seals.load(Ordering::Acquire) != 0 {
             let mut case = Case::of(ErrorKind::SealViolation, how, address);
             case.block = Some(Beside::of(named.view, address));
@@ -225,13 +247,11 @@ impl<P: Platform> Guard<P> {
         clippy::result_large_err,
         reason = "an error is reported at once, and then size does not matter"
     )]
-    fn named(&self, setup: &Setup, address: usize) -> Result<Named, Case> {
+    pub(crate) fn named(&self, setup: &Setup, address: usize) -> Result<Named, Case> {
         let (index, pages, number) = match self.heap.find(setup.geometry(), address) {
-            // A block of no bytes may start where its pages end.
-            Found::Small { index, pages, place: Place::GuardBefore(after) } => {
-                (index, pages, after.checked_sub(1).unwrap_or(usize::MAX))
+            Found::Small { index, pages, place } => {
+                (index, pages, place.slot_of_block().unwrap_or(usize::MAX))
             }
-            Found::Small { index, pages, place: Place::Data(slot) } => (index, pages, slot),
             Found::Large { index } => (index, 0, 0),
             Found::Forgotten => {
                 let mut case = Case::of(ErrorKind::DoubleFree, AccessType::Free, address);
@@ -272,21 +292,33 @@ impl<P: Platform> Guard<P> {
         &self,
         setup: &Setup,
         named: &Named,
-        given: Layout,
+        given: Given,
         how: AccessType,
         frames: &Frames<'_>,
     ) {
         let (size, align) = (named.view.size, named.view.align);
-        if given.size() == size && given.align() == align {
+        let (given_size, given_align) = (given.size.unwrap_or(size), given.align.unwrap_or(align));
+        let family = named.slot.family();
+        let kind = if !given.family.takes(family) {
+            ErrorKind::AllocDeallocMismatch
+        } else if (given_size, given_align) != (size, align) {
+            ErrorKind::LayoutMismatch
+        } else {
             return;
-        }
-        let mut case = Case::of(ErrorKind::LayoutMismatch, how, named.view.pointer);
+        };
+        let mut case = Case::of(kind, how, named.view.pointer);
         case.block = Some(Beside { slot: named.view, place: Where::Inside, distance: 0 });
-        case.given_layout = Some((given.size() as u64, given.align() as u64));
-        if given.size() != size {
+        if kind == ErrorKind::AllocDeallocMismatch {
+            for note in [family.allocated(), given.family.freed()].into_iter().flatten() {
+                case.notes.add(note);
+            }
+            return self.report(setup, &case, frames);
+        }
+        case.given_layout = Some((given_size as u64, given_align as u64));
+        if given_size != size {
             case.notes.add(Note::SizeDiffers);
         }
-        if given.align() != align {
+        if given_align != align {
             case.notes.add(Note::AlignDiffers);
         }
         self.report(setup, &case, frames);

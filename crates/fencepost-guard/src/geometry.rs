@@ -178,6 +178,17 @@ impl Geometry {
     }
 }
 
+impl Place {
+    /// The slot of a block that starts here: one of no bytes may start where its pages end.
+    pub(crate) const fn slot_of_block(self) -> Option<usize> {
+        match self {
+            Place::Data(slot) => Some(slot),
+            Place::GuardBefore(after) => after.checked_sub(1),
+            Place::Beyond => None,
+        }
+    }
+}
+
 /// Where a byte of a span of small slots lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {

@@ -35,9 +35,11 @@ extern crate std;
 
 mod allocate;
 mod arena;
+mod calls;
 mod depot;
 mod diagnose;
 mod engine;
+mod family;
 mod free;
 mod geometry;
 mod handler;
@@ -59,6 +61,7 @@ mod threads;
 mod write;
 
 pub use allocate::Placed;
+pub use family::{Family, Given};
 pub use free::{Freed, Resize};
 pub use inspect::BlockFacts;
 pub use runtime::{Guard, Hooks, RenderStyle, Rendered};

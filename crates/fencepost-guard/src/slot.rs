@@ -6,6 +6,8 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
+use crate::family::Family;
+
 /// What a slot is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotState {
@@ -37,6 +39,8 @@ pub(crate) struct Slot {
     pub(crate) alloc_ms: AtomicU32,
     pub(crate) free_ms: AtomicU32,
     align_log2: AtomicU8,
+    /// Which functions handed the block out, as [`Family`] numbers them.
+    family: AtomicU8,
     /// Seals that hold some part of the block.
     pub(crate) seals: AtomicU16,
     pointer: AtomicUsize,
@@ -81,6 +85,7 @@ impl Slot {
         self.pointer.store(pointer, Ordering::Relaxed);
         self.size.store(size, Ordering::Relaxed);
         self.align_log2.store(align.trailing_zeros().to_le_bytes()[0], Ordering::Relaxed);
+        self.family.store(0, Ordering::Relaxed);
         self.seals.store(0, Ordering::Relaxed);
         self.alloc_trace.store(act.trace, Ordering::Relaxed);
         self.alloc_thread.store(act.thread, Ordering::Relaxed);
@@ -88,6 +93,16 @@ impl Slot {
         self.free_trace.store(0, Ordering::Relaxed);
         // Release: whoever sees the block live sees what is above.
         self.state.store(LIVE, Ordering::Release);
+    }
+
+    /// Notes which functions handed the block out. The caller has not given its address to anyone yet.
+    pub(crate) fn set_family(&self, family: Family) {
+        self.family.store(family as u8, Ordering::Relaxed);
+    }
+
+    /// Which functions handed the block out.
+    pub(crate) fn family(&self) -> Family {
+        Family::of_number(self.family.load(Ordering::Relaxed))
     }
 
     /// Takes the right to free the block; false when it is not alive (any more). Waits out a check.

@@ -40,11 +40,29 @@ pub enum Note {
     StackAddress,
     /// The pointer lies in a module's own data.
     GlobalAddress,
+    /// The block is one of Rust's allocator (alloc-dealloc mismatch).
+    AllocatedByRust,
+    /// The block is one of malloc's.
+    AllocatedByMalloc,
+    /// The block is one of `operator new`.
+    AllocatedByNew,
+    /// The block is one of `operator new[]`.
+    AllocatedByNewArray,
+    /// It was freed by Rust's allocator.
+    FreedByRust,
+    /// It was given to free or realloc.
+    FreedByFree,
+    /// It was given to `operator delete`.
+    FreedByDelete,
+    /// It was given to `operator delete[]`.
+    FreedByDeleteArray,
+    /// Found by looking at what a system call was given, before the kernel saw it.
+    BeforeSystemCall,
 }
 
 impl Note {
     /// All notes, in the order they are printed.
-    pub const ALL: [Note; 18] = [
+    pub const ALL: [Note; 27] = [
         Note::NonCanonical,
         Note::FillPattern,
         Note::LongFreed,
@@ -63,6 +81,15 @@ impl Note {
         Note::NothingMapped,
         Note::StackAddress,
         Note::GlobalAddress,
+        Note::AllocatedByRust,
+        Note::AllocatedByMalloc,
+        Note::AllocatedByNew,
+        Note::AllocatedByNewArray,
+        Note::FreedByRust,
+        Note::FreedByFree,
+        Note::FreedByDelete,
+        Note::FreedByDeleteArray,
+        Note::BeforeSystemCall,
     ];
 
     /// Whether it bears on the diagnosis itself, rather than on what the report could show.
@@ -100,13 +127,24 @@ impl Note {
             Note::NothingMapped => "nothing is mapped at the pointer that was freed",
             Note::StackAddress => "the pointer lies in a thread's stack",
             Note::GlobalAddress => "the pointer lies in the data of a module, not in the heap",
+            Note::AllocatedByRust => "the block was allocated by Rust's allocator",
+            Note::AllocatedByMalloc => "the block was allocated by malloc or one of its relatives",
+            Note::AllocatedByNew => "the block was allocated by operator new",
+            Note::AllocatedByNewArray => "the block was allocated by operator new[]",
+            Note::FreedByRust => "it was given back to Rust's allocator",
+            Note::FreedByFree => "it was given to free or realloc",
+            Note::FreedByDelete => "it was given to operator delete",
+            Note::FreedByDeleteArray => "it was given to operator delete[]",
+            Note::BeforeSystemCall => {
+                "found by comparing the buffer and the length given to a system call, before the kernel saw them"
+            }
         }
     }
 }
 
 /// A set of [`Note`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notes(u32);
+pub struct Notes(u64);
 
 impl Notes {
     /// No notes.
@@ -114,7 +152,7 @@ impl Notes {
 
     /// Adds one.
     pub const fn add(&mut self, note: Note) {
-        self.0 |= 1 << note as u8;
+        self.0 |= 1_u64 << note as u8;
     }
 
     /// This set with one more.
@@ -125,7 +163,7 @@ impl Notes {
 
     /// Whether it holds the note.
     pub const fn has(self, note: Note) -> bool {
-        self.0 & (1 << note as u8) != 0
+        self.0 & (1_u64 << note as u8) != 0
     }
 
     /// Its notes, in order.

@@ -17,6 +17,8 @@ mod load;
 mod os;
 mod platform;
 
+#[cfg(target_os = "linux")]
+pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_this_object};
 pub use os::Host;
 #[cfg(any(test, feature = "sim"))]
 pub use os::sim;

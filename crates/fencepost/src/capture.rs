@@ -28,6 +28,10 @@ fn by_tables(anchor: usize, into: &mut [u64]) -> usize {
             if anchor != 0 && frame.sp().addr() <= anchor {
                 return true;
             }
+            // Where C's start code ends the chain of callers.
+            if frame.ip().is_null() {
+                return false;
+            }
             match room.next() {
                 Some(place) => {
                     *place = frame.ip().addr() as u64;

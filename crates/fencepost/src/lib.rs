@@ -25,6 +25,8 @@
 
 mod alloc;
 mod capture;
+#[doc(hidden)]
+pub mod exported;
 mod questions;
 mod reports;
 mod runtime;
@@ -33,6 +35,8 @@ mod seals;
 mod symbolize;
 
 pub use alloc::GuardedAlloc;
+#[doc(hidden)]
+pub use exported::__at_load;
 pub use fencepost_record::{BlockState, ErrorKind, Summary as Stats, Unguarded, Where};
 pub use questions::{BlockInfo, Origin, check, describe, stats};
 #[cfg(feature = "tracing")]

@@ -3,7 +3,7 @@
 //! A key or value that belongs to fencepost but not to this version stands in the table too, marked as such: a user
 //! who writes it learns that it is missing and what happens instead, rather than that it is unknown.
 
-use super::values::{Color, EngineChoice, Mode, OnError, Options, PathText, Place, SizeRanges, When};
+use super::values::{Color, EngineChoice, MallocAlign, Mode, OnError, Options, PathText, Place, SizeRanges, When};
 
 /// A name that may stand before `=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub enum Key {
     OnlyAlign,
     /// `skip_align`
     SkipAlign,
+    /// `align`
+    Align,
+    /// `syscalls`
+    Syscalls,
     /// `quarantine`
     Quarantine,
     /// `fill`
@@ -133,6 +137,8 @@ pub const KEYS: &[KeySpec] = &[
         "how pages are made inaccessible; auto takes the best that works here"), &["move", "commit"]),
     row(Key::Place, "place", "right", Place::WORDS, "right, left, alternate",
         "which end of the block lies on the guard page"),
+    row(Key::Align, "align", "natural", &["natural", "exact"], "natural, exact or a power of two up to 4096",
+        "alignment of malloc's blocks: 16, 1 or this many bytes; Rust blocks have their layout's"),
     row(Key::OnlySize, "only_size", "none", NONE, RANGES, "guard only blocks of these sizes"),
     row(Key::SkipSize, "skip_size", "none", NONE, RANGES, "do not guard blocks of these sizes"),
     row(Key::OnlyAlign, "only_align", "none", NONE, RANGES, "guard only blocks of these alignments"),
@@ -168,15 +174,14 @@ pub const KEYS: &[KeySpec] = &[
         "replays every random choice; auto takes one from the system, and reports print it"),
     row(Key::Summary, "summary", "auto", When::WORDS, "auto, on, off",
         "at exit, say how much was guarded and why the rest was not"),
+    row(Key::Syscalls, "syscalls", "on", SWITCH, "on, off",
+        "where libc is exported or preloaded, check buffers handed to read, write and their like"),
     row(Key::Help, "help", "0", &["0", "1"], "0, 1",
         "print this table with the values in force"),
     absent("budget", "5", "percent of CPU time for mode=budget",
         "mode=sample with sample_rate limits the cost"),
-    absent("align", "natural", "the alignment of malloc's blocks", "Rust blocks have their layout's alignment"),
     absent("defer", "0", "freed blocks that may wait for one batched call", "every free traps at once"),
     absent("leaks", "off", "report blocks that nothing reaches", "leaks are not reported"),
-    absent("syscalls", "on", "for the preload: check buffers handed to system calls",
-        "system calls are not checked"),
     absent("only_thread", "none", "guard only blocks of these threads", NO_FILTER),
     absent("skip_thread", "none", "do not guard blocks of these threads", NO_FILTER),
     absent("only_module", "none", "guard only blocks of these modules", NO_FILTER),
@@ -197,6 +202,7 @@ impl KeySpec {
                 | Key::Place
                 | Key::Fill
                 | Key::OnError
+                | Key::Syscalls
                 | Key::Symbolize
                 | Key::Color
                 | Key::Summary
@@ -234,6 +240,12 @@ impl Options {
             Key::SkipSize => shown_ranges(&self.skip_size),
             Key::OnlyAlign => shown_ranges(&self.only_align),
             Key::SkipAlign => shown_ranges(&self.skip_align),
+            Key::Align => match self.align {
+                MallocAlign::Natural => Shown::Word("natural"),
+                MallocAlign::Exact => Shown::Word("exact"),
+                MallocAlign::Bytes(bytes) => Shown::Number(bytes as u64),
+            },
+            Key::Syscalls => shown_switch(self.syscalls),
             Key::Quarantine => Shown::Size(self.quarantine),
             Key::Fill => shown_switch(self.fill),
             Key::StackDepth => Shown::Number(self.stack_depth as u64),

@@ -17,7 +17,7 @@ use super::error::{OptionError, Problem};
 use super::keys::{KEYS, Key, KeySpec, Shown};
 use super::text::{nearest, number, same, size, split_at, split_at_closing};
 use super::values::{
-    Color, EngineChoice, MaxMemory, Mode, OnError, Options, PathText, Place, SizeRange, SizeRanges, When,
+    Color, EngineChoice, MallocAlign, MaxMemory, Mode, OnError, Options, PathText, Place, SizeRange, SizeRanges, When,
 };
 
 /// The most mistakes that are kept with their details.
@@ -241,6 +241,8 @@ const fn assign(
         Key::SkipSize => return collect(&mut options.skip_size, &mut collecting.skip_size, value),
         Key::OnlyAlign => return collect(&mut options.only_align, &mut collecting.only_align, value),
         Key::SkipAlign => return collect(&mut options.skip_align, &mut collecting.skip_align, value),
+        Key::Align => set!(options.align, malloc_align(value)),
+        Key::Syscalls => set!(options.syscalls, switch(value)),
         Key::Quarantine => set!(options.quarantine, size(value)),
         Key::Fill => set!(options.fill, switch(value)),
         Key::StackDepth => set!(options.stack_depth, between(value, 0, 128), u8),
@@ -261,6 +263,19 @@ const fn assign(
         Key::Absent => {}
     }
     Ok(())
+}
+
+const fn malloc_align(value: &[u8]) -> Option<MallocAlign> {
+    if same(value, b"natural") {
+        return Some(MallocAlign::Natural);
+    }
+    if same(value, b"exact") {
+        return Some(MallocAlign::Exact);
+    }
+    match between(value, 1, 4096) {
+        Some(bytes) if bytes.is_power_of_two() => Some(MallocAlign::Bytes(bytes as u16)),
+        _ => None,
+    }
 }
 
 const fn is_one_of(value: &[u8], words: &[&str]) -> bool {

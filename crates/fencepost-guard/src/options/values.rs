@@ -266,6 +266,30 @@ impl fmt::Debug for SizeRanges {
     }
 }
 
+/// How `malloc` aligns what it hands out, in bytes. Its callers may count on what suits every type; a block of a size
+/// that is no multiple of that then has some bytes between its end and the guard page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MallocAlign {
+    /// As every type of the language asks.
+    Natural,
+    /// Not at all: every block ends on the guard page to the byte.
+    Exact,
+    /// By this power of two.
+    Bytes(u16),
+}
+
+impl MallocAlign {
+    /// The alignment, in bytes, of a block whose caller asks for none of its own.
+    pub const fn bytes(self) -> usize {
+        match self {
+            // `alignof(max_align_t)` of every 64-bit system this runs on.
+            MallocAlign::Natural => 16,
+            MallocAlign::Exact => 1,
+            MallocAlign::Bytes(bytes) => bytes as usize,
+        }
+    }
+}
+
 /// Every option, with the value in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -285,6 +309,10 @@ pub struct Options {
     pub only_align: SizeRanges,
     /// Allocations of these alignments, in bytes, are not guarded.
     pub skip_align: SizeRanges,
+    /// How `malloc` aligns what it hands out.
+    pub align: MallocAlign,
+    /// Whether buffers handed to system calls are looked at before.
+    pub syscalls: bool,
     /// Bytes of freed address space that stay dead before any is used again.
     pub quarantine: u64,
     /// Whether new memory is filled with a pattern and the slack is checked at free.
@@ -330,6 +358,8 @@ impl Options {
         skip_size: SizeRanges::EMPTY,
         only_align: SizeRanges::EMPTY,
         skip_align: SizeRanges::EMPTY,
+        align: MallocAlign::Natural,
+        syscalls: true,
         quarantine: 8 << 40,
         fill: true,
         stack_depth: 32,

@@ -9,7 +9,7 @@ mod linux;
 pub mod sim;
 
 #[cfg(target_os = "linux")]
-pub use linux::Host;
+pub use linux::{ErrorNumber, Host, LibcHeap, Next, bound, is_in_this_object};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

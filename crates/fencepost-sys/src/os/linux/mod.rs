@@ -26,10 +26,12 @@ mod decode_aarch64;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod decode_x86_64;
 mod emergency;
+mod environment;
 mod limits;
 mod maps;
 mod memory;
 mod modules;
+mod next;
 mod output;
 mod probe;
 mod raw;
@@ -37,10 +39,12 @@ mod read;
 mod signals;
 mod stack;
 mod threads;
+mod word;
 
 use core::ffi::CStr;
 
 use crate::Platform;
+pub use next::{ErrorNumber, LibcHeap, Next, bound, is_in_this_object};
 
 /// The system this was built for. Has no state of its own: every value is the same one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,18 +63,6 @@ impl Platform for Host {
     }
 
     fn environment(&self, name: &CStr) -> Option<&'static [u8]> {
-        environment(name)
+        environment::environment(name)
     }
-}
-
-/// The value of an environment variable. The C library keeps the strings of the start for ever, and leaks what
-/// `setenv` puts in their place.
-fn environment(name: &CStr) -> Option<&'static [u8]> {
-    // SAFETY: getenv reads a zero-ended name and neither allocates nor sets errno.
-    let value = unsafe { libc::getenv(name.as_ptr()) };
-    if value.is_null() {
-        return None;
-    }
-    // SAFETY: getenv gives a zero-ended string, which lives as long as the process (see above).
-    Some(unsafe { CStr::from_ptr(value) }.to_bytes())
 }

@@ -10,7 +10,8 @@ use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Orderi
 
 use super::memory::{MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, advise, advise_each};
 use super::raw::{map, syscall, unmap};
-use super::{environment, read, threads};
+use super::environment::environment;
+use super::{read, threads};
 use crate::{Range, VmResult};
 
 /// What a test can have treated as missing.

@@ -11,11 +11,10 @@ use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use super::maps::Maps;
 use super::probe::page_size;
 use super::raw::{process_id, syscall, thread_id};
-use super::{Host, limits};
+use super::{Host, limits, word};
 use crate::{Range, Threads};
 
 thread_local! {
-    static WORD: Cell<usize> = const { Cell::new(0) };
     /// What runs when this thread ends, and its word.
     static EXIT: Cell<Option<(extern "C" fn(usize), usize)>> = const { Cell::new(None) };
 }
@@ -31,11 +30,11 @@ const STACK_MAX: usize = 8 << 20;
 
 impl Threads for Host {
     fn thread_word(&self) -> usize {
-        WORD.get()
+        word::get()
     }
 
     fn set_thread_word(&self, word: usize) {
-        WORD.set(word);
+        word::set(word);
     }
 
     /// The C library runs the destructors of keys after those of `thread_local!` and C++ variables, and again as

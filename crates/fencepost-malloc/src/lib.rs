@@ -1,0 +1,288 @@
+//! What `malloc` and its relatives mean, over the guarded heap.
+//!
+//! [`Malloc`] answers every call of C's and C++'s allocation functions as the C library would: sizes that cannot be,
+//! alignments that are none, blocks of no bytes, `realloc` to nothing. It exports no symbol: a library or an executable
+//! that wants to stand in the C library's place does that (`fencepost::export_libc!`).
+//!
+//! Invariants:
+//! - a block is known by its address: whatever was decided when it was born, freeing finds its heap;
+//! - nothing allocates, nothing panics, and no call of the C library's is made but those of the inner heap.
+//!
+//! Sources: POSIX.1-2024 malloc(), posix_memalign(), aligned_alloc(); C23 7.24.3; the glibc manual, 3.2.3.
+#![no_std]
+#![deny(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod inner;
+
+use core::alloc::Layout;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use fencepost_guard::{Family, Freed, Given, Guard, Placed, Resize};
+use fencepost_record::AccessType;
+use fencepost_sys::Platform;
+
+pub use inner::Inner;
+
+/// Why there is no block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There is no memory, or no address space could hold so much.
+    NoMemory,
+    /// The alignment is none.
+    Invalid,
+}
+
+/// A block, or why there is none.
+pub type Result<T = NonNull<u8>> = core::result::Result<T, Failure>;
+
+/// Guards new blocks.
+const SERVES: u32 = 0;
+/// Hands new blocks out by the inner heap; those that it guarded before stay guarded.
+const STANDS_BACK: u32 = 1;
+
+/// C's and C++'s allocation functions over a runtime, with an inner heap for what is not guarded.
+///
+/// Each call takes an `anchor`, an address in the stack frame of the outermost function of ours: that frame and
+/// younger ones are left out of stacks.
+pub struct Malloc<P: Platform, I: Inner> {
+    guard: &'static Guard<P>,
+    inner: I,
+    stance: AtomicU32,
+    /// Not 0 when the program has some of C++'s functions of its own, so that families cannot be compared.
+    mixed: AtomicU32,
+}
+
+impl<P: Platform, I: Inner> Malloc<P, I> {
+    /// The functions over a runtime, which starts with the first call.
+    pub const fn new(guard: &'static Guard<P>, inner: I) -> Self {
+        Malloc { guard, inner, stance: AtomicU32::new(SERVES), mixed: AtomicU32::new(0) }
+    }
+
+    /// Guards no further block: somebody else serves this program.
+    pub fn stand_back(&self) {
+        self.stance.store(STANDS_BACK, Ordering::Release);
+    }
+
+    /// Whether new blocks are left to the inner heap.
+    #[inline]
+    pub fn stands_back(&self) -> bool {
+        self.stance.load(Ordering::Acquire) != SERVES
+    }
+
+    /// No longer compares which function took a block back with which handed it out.
+    pub fn mix_families(&self) {
+        self.mixed.store(1, Ordering::Relaxed);
+    }
+
+    fn family(&self, family: Family) -> Family {
+        if self.mixed.load(Ordering::Relaxed) != 0 { Family::Any } else { family }
+    }
+
+    /// Starts the runtime, if it has not begun and is to.
+    pub fn start(&self) {
+        if !self.guard.has_begun() && !self.stands_back() {
+            self.guard.start("");
+        }
+    }
+
+    /// A block of `size` bytes, aligned to `align` (a power of two) at least.
+    ///
+    /// # Errors
+    /// [`Failure::NoMemory`].
+    pub fn allocate(
+        &self,
+        size: usize,
+        align: usize,
+        zeroed: bool,
+        family: Family,
+        anchor: usize,
+    ) -> Result {
+        let Ok(layout) = Layout::from_size_align(size, align) else { return Err(Failure::NoMemory) };
+        if self.stands_back() {
+            return self.inner_block(layout, zeroed);
+        }
+        self.start();
+        match self.guard.allocate(layout, zeroed, anchor) {
+            Placed::Here(block) => {
+                self.guard.mark(block, self.family(family));
+                Ok(block)
+            }
+            Placed::Fail => Err(Failure::NoMemory),
+            Placed::Inner => self.inner_block(layout, zeroed),
+        }
+    }
+
+    fn inner_block(&self, layout: Layout, zeroed: bool) -> Result {
+        let block = self.inner.allocate(layout.size(), layout.align(), zeroed);
+        self.guard.inner_block();
+        NonNull::new(block).ok_or(Failure::NoMemory)
+    }
+
+    /// `malloc`, and `operator new` by its family.
+    ///
+    /// # Errors
+    /// [`Failure::NoMemory`].
+    #[inline]
+    pub fn malloc(&self, size: usize, family: Family, anchor: usize) -> Result {
+        self.allocate(size, self.guard.malloc_align(), false, family, anchor)
+    }
+
+    /// `calloc`.
+    ///
+    /// # Errors
+    /// [`Failure::NoMemory`], also when the product does not fit.
+    pub fn calloc(&self, count: usize, size: usize, anchor: usize) -> Result {
+        let bytes = count.checked_mul(size).ok_or(Failure::NoMemory)?;
+        self.allocate(bytes, self.guard.malloc_align(), true, Family::C, anchor)
+    }
+
+    /// A block aligned as asked, at least as `malloc` would: `posix_memalign`, `aligned_alloc` and the aligned forms
+    /// of `operator new`.
+    ///
+    /// # Errors
+    /// [`Failure::Invalid`] when the alignment is no power of two, else [`Failure::NoMemory`].
+    pub fn aligned(&self, align: usize, size: usize, family: Family, anchor: usize) -> Result {
+        if !align.is_power_of_two() {
+            return Err(Failure::Invalid);
+        }
+        self.allocate(size, align.max(self.guard.malloc_align()), false, family, anchor)
+    }
+
+    /// `memalign`, which takes the next power of two for what is none.
+    ///
+    /// # Errors
+    /// [`Failure::NoMemory`], and [`Failure::Invalid`] when there is no such power.
+    pub fn memalign(&self, align: usize, size: usize, anchor: usize) -> Result {
+        let align = align.max(1).checked_next_power_of_two().ok_or(Failure::Invalid)?;
+        self.aligned(align, size, Family::C, anchor)
+    }
+
+    /// `posix_memalign`, whose alignment must also hold a pointer.
+    ///
+    /// # Errors
+    /// As [`Malloc::aligned`].
+    pub fn posix_memalign(&self, align: usize, size: usize, anchor: usize) -> Result {
+        if !align.is_multiple_of(size_of::<usize>()) {
+            return Err(Failure::Invalid);
+        }
+        self.aligned(align, size, Family::C, anchor)
+    }
+
+    /// `valloc`; and `pvalloc`, which gives whole pages.
+    ///
+    /// # Errors
+    /// [`Failure::NoMemory`].
+    pub fn pages(&self, size: usize, whole: bool, anchor: usize) -> Result {
+        let page = self.guard.platform().page_size();
+        let size = match whole {
+            false => size,
+            true => size.max(1).checked_next_multiple_of(page).ok_or(Failure::NoMemory)?,
+        };
+        self.allocate(size, page, false, Family::C, anchor)
+    }
+
+    /// `realloc`. To no bytes, it frees and gives null, as the C library does.
+    ///
+    /// # Errors
+    /// [`Failure::NoMemory`]; the block is as it was.
+    ///
+    /// # Safety
+    /// `block` must be null or a block that this, or the inner heap, handed out. What is wrong about one that is
+    /// guarded is reported.
+    pub unsafe fn realloc(&self, block: *mut u8, size: usize, anchor: usize) -> Result<*mut u8> {
+        let Some(old) = NonNull::new(block) else {
+            return self.malloc(size, Family::C, anchor).map(NonNull::as_ptr);
+        };
+        let given = Given::nothing(self.family(Family::C));
+        if size == 0 {
+            // SAFETY: passed on to the caller.
+            unsafe { self.release(block, given, AccessType::Realloc, anchor) };
+            return Ok(null_mut());
+        }
+        let held = match self.guard.check_resize(old, given, anchor) {
+            Resize::Refuse => return Err(Failure::NoMemory),
+            Resize::Move(layout) => layout.size(),
+            Resize::Inner => {
+                if size > isize::MAX as usize {
+                    return Err(Failure::NoMemory);
+                }
+                // SAFETY: the runtime says that the block is the inner heap's; the rest is the caller's word.
+                let moved = unsafe { self.inner.resize(block, size) };
+                return NonNull::new(moved).map(NonNull::as_ptr).ok_or(Failure::NoMemory);
+            }
+        };
+        let moved = self.malloc(size, Family::C, anchor)?.as_ptr();
+        // SAFETY: both blocks are alive and hold at least as many bytes as are copied; the new one was handed out
+        // just now, so they do not overlap.
+        unsafe {
+            core::ptr::copy_nonoverlapping(block, moved, held.min(size));
+            self.release(block, Given::nothing(Family::Any), AccessType::Realloc, anchor);
+        }
+        Ok(moved)
+    }
+
+    /// `reallocarray`.
+    ///
+    /// # Errors
+    /// As [`Malloc::realloc`], and when the product does not fit.
+    ///
+    /// # Safety
+    /// As [`Malloc::realloc`].
+    pub unsafe fn reallocarray(
+        &self,
+        block: *mut u8,
+        count: usize,
+        size: usize,
+        anchor: usize,
+    ) -> Result<*mut u8> {
+        let bytes = count.checked_mul(size).ok_or(Failure::NoMemory)?;
+        // SAFETY: passed on to the caller.
+        unsafe { self.realloc(block, bytes, anchor) }
+    }
+
+    /// `free`, `operator delete` and their sized forms. Null is no block.
+    ///
+    /// # Safety
+    /// As [`Malloc::realloc`].
+    #[inline]
+    pub unsafe fn free(&self, block: *mut u8, mut given: Given, anchor: usize) {
+        given.family = self.family(given.family);
+        // SAFETY: passed on to the caller.
+        unsafe { self.release(block, given, AccessType::Free, anchor) };
+    }
+
+    /// # Safety
+    /// As [`Malloc::realloc`].
+    unsafe fn release(&self, block: *mut u8, given: Given, how: AccessType, anchor: usize) {
+        let Some(present) = NonNull::new(block) else { return };
+        if self.guard.free(present, given, how, anchor) == Freed::Inner {
+            // SAFETY: the runtime says that the inner heap handed this block out; the rest is the caller's word.
+            unsafe { self.inner.free(block) };
+        }
+    }
+
+    /// `malloc_usable_size`: exactly what was asked for, because programs write up to it.
+    ///
+    /// # Safety
+    /// As [`Malloc::realloc`].
+    pub unsafe fn usable_size(&self, block: *mut u8, anchor: usize) -> usize {
+        let Some(present) = NonNull::new(block) else { return 0 };
+        match self.guard.size_of_block(present, anchor) {
+            Some(size) => size,
+            // SAFETY: the block is not the runtime's; the rest is the caller's word.
+            None => unsafe { self.inner.room(block) },
+        }
+    }
+
+    /// Whether a block is the runtime's, rather than the inner heap's.
+    pub fn owns(&self, block: *mut u8) -> bool {
+        self.guard.owns(block as usize)
+    }
+}

@@ -1,0 +1,153 @@
+//! The C library's own functions behind the ones we put in their place, and its heap.
+//!
+//! The heap is called by the names that the C library keeps for such as us (`__libc_malloc` and its like: exported by
+//! every glibc, malloc/malloc.c). The rest is asked of the loader, when it is first needed and never on the way of an
+//! allocation: `dlsym` may allocate.
+
+use core::ffi::{CStr, c_void};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// A function that another object of the process defines behind ours.
+#[derive(Debug)]
+pub struct Next {
+    name: &'static CStr,
+    address: AtomicUsize,
+}
+
+impl Next {
+    /// The function of this name; looked for at first use.
+    pub const fn new(name: &'static CStr) -> Next {
+        Next { name, address: AtomicUsize::new(0) }
+    }
+
+    /// Its address; `None` where there is no such function. May allocate at first use.
+    pub fn address(&self) -> Option<usize> {
+        let mut address = self.address.load(Ordering::Acquire);
+        if address == 0 {
+            // SAFETY: dlsym reads a zero-ended name. RTLD_NEXT means the objects behind the one that this is in.
+            address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) }.addr();
+            self.address.store(address, Ordering::Release);
+        }
+        (address != 0).then_some(address)
+    }
+}
+
+/// The address that the whole process binds a name to. May allocate.
+pub fn bound(name: &CStr) -> Option<usize> {
+    // SAFETY: dlsym reads a zero-ended name.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.addr();
+    (address != 0).then_some(address)
+}
+
+/// Whether an address lies in the object (executable or library) that this code is in.
+pub fn is_in_this_object(address: usize) -> bool {
+    let here = is_in_this_object as fn(usize) -> bool as usize;
+    match (object_of(address), object_of(here)) {
+        (Some(its), Some(ours)) => its == ours,
+        // A static executable is one object, of which the loader knows nothing.
+        _ => true,
+    }
+}
+
+/// Where the object that holds an address begins.
+fn object_of(address: usize) -> Option<usize> {
+    let mut found = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: dladdr compares the address and fills one Dl_info, for which zeros are valid.
+    unsafe { (libc::dladdr(address as *const c_void, found.as_mut_ptr()) != 0).then(|| found.assume_init()) }
+        .map(|found| found.dli_fbase.addr())
+}
+
+/// Where this thread's error number is.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorNumber(i32);
+
+impl ErrorNumber {
+    /// No memory (`ENOMEM`).
+    pub const NO_MEMORY: ErrorNumber = ErrorNumber(libc::ENOMEM);
+    /// An argument that is not allowed (`EINVAL`).
+    pub const INVALID: ErrorNumber = ErrorNumber(libc::EINVAL);
+
+    /// The one in force.
+    pub fn get() -> ErrorNumber {
+        // SAFETY: the C library gives each thread its own errno, which lives as long as the thread.
+        ErrorNumber(unsafe { *libc::__errno_location() })
+    }
+
+    /// Puts it in force.
+    pub fn set(self) {
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = self.0 };
+    }
+
+    /// The number itself, as functions give it that do not use `errno`.
+    pub const fn number(self) -> i32 {
+        self.0
+    }
+}
+
+/// The C library's heap, whatever name `malloc` is bound to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LibcHeap;
+
+#[cfg(target_env = "gnu")]
+unsafe extern "C" {
+    fn __libc_malloc(size: usize) -> *mut c_void;
+    fn __libc_calloc(count: usize, size: usize) -> *mut c_void;
+    fn __libc_realloc(block: *mut c_void, size: usize) -> *mut c_void;
+    fn __libc_memalign(align: usize, size: usize) -> *mut c_void;
+    fn __libc_free(block: *mut c_void);
+}
+
+#[cfg(target_env = "gnu")]
+impl LibcHeap {
+    /// A block of `size` bytes aligned to `align`, a power of two; null where there is no memory.
+    pub fn allocate(self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
+        // What malloc aligns to.
+        const NATURAL: usize = 16;
+        // SAFETY: these functions take any size; the alignment is a power of two.
+        let block = unsafe {
+            match (align <= NATURAL, zeroed) {
+                (true, false) => __libc_malloc(size),
+                (true, true) => __libc_calloc(1, size),
+                (false, _) => __libc_memalign(align, size),
+            }
+        };
+        if zeroed && align > NATURAL && !block.is_null() {
+            // SAFETY: the block was given out just now with this many bytes.
+            unsafe { block.cast::<u8>().write_bytes(0, size) };
+        }
+        block.cast()
+    }
+
+    /// Resizes a block; null where there is no memory, and then the block is as it was.
+    ///
+    /// # Safety
+    /// `block` must be one of this heap's, alive, and `size` not zero.
+    pub unsafe fn resize(self, block: *mut u8, size: usize) -> *mut u8 {
+        // SAFETY: passed on to the caller.
+        unsafe { __libc_realloc(block.cast(), size) }.cast()
+    }
+
+    /// Frees a block.
+    ///
+    /// # Safety
+    /// `block` must be one of this heap's, alive, and not be used any more.
+    pub unsafe fn free(self, block: *mut u8) {
+        // SAFETY: passed on to the caller.
+        unsafe { __libc_free(block.cast()) };
+    }
+
+    /// The bytes that a block has room for. May allocate at first use.
+    ///
+    /// # Safety
+    /// `block` must be one of this heap's, alive.
+    pub unsafe fn room(self, block: *mut u8) -> usize {
+        static USABLE: Next = Next::new(c"malloc_usable_size");
+        let Some(address) = USABLE.address() else { return 0 };
+        // SAFETY: the C library's function has this type; the rest is the caller's word.
+        unsafe {
+            let usable: extern "C" fn(*mut c_void) -> usize = core::mem::transmute(address);
+            usable(block.cast())
+        }
+    }
+}

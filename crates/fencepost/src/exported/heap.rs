@@ -1,0 +1,162 @@
+//! C's allocation functions.
+#![allow(clippy::missing_safety_doc, reason = "each has the rules of the C function of its name")]
+#![allow(missing_docs, reason = "documented by the C standard, POSIX and the glibc manual")]
+
+use core::ffi::{c_int, c_void};
+
+use fencepost_guard::{Family, Given};
+use fencepost_sys::ErrorNumber;
+
+use super::{MALLOC, behind, given, number, resized};
+use crate::runtime::here;
+
+// Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames.
+
+#[inline(never)]
+pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
+    given(MALLOC.malloc(size, Family::C, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
+    given(MALLOC.calloc(count, size, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: the caller's promise to realloc.
+    resized(unsafe { MALLOC.realloc(block.cast(), size, here()) })
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, size: usize) -> *mut c_void {
+    if MALLOC.stands_back() {
+        // SAFETY: the caller's promise to reallocarray.
+        let there = unsafe {
+            behind!(c"reallocarray", "C" (block => *mut c_void, count => usize, size => usize) -> *mut c_void)
+        };
+        if let Some(block) = there {
+            return block;
+        }
+    }
+    // SAFETY: the caller's promise to reallocarray.
+    resized(unsafe { MALLOC.reallocarray(block.cast(), count, size, here()) })
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn free(block: *mut c_void) {
+    // SAFETY: the caller's promise to free.
+    unsafe { free_keeping_errno(block, Given::nothing(Family::C), here()) };
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn cfree(block: *mut c_void) {
+    // SAFETY: the caller's promise to cfree, which is free.
+    unsafe { free_keeping_errno(block, Given::nothing(Family::C), here()) };
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn free_sized(block: *mut c_void, size: usize) {
+    let told = Given { size: Some(size), ..Given::nothing(Family::C) };
+    // SAFETY: the caller's promise to free_sized.
+    unsafe { free_keeping_errno(block, told, here()) };
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, size: usize) {
+    // A block may be aligned to more than was asked: only the size can be compared.
+    let told = Given { size: Some(size), ..Given::nothing(Family::C) };
+    // SAFETY: the caller's promise to free_aligned_sized.
+    unsafe { free_keeping_errno(block, told, here()) };
+}
+
+/// POSIX.1-2024: free leaves errno as it is.
+///
+/// # Safety
+/// As `free`.
+pub(super) unsafe fn free_keeping_errno(block: *mut c_void, told: Given, anchor: usize) {
+    if block.is_null() {
+        return;
+    }
+    let errno = ErrorNumber::get();
+    // SAFETY: passed on to the caller.
+    unsafe { MALLOC.free(block.cast(), told, anchor) };
+    errno.set();
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
+    given(MALLOC.memalign(align, size, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
+    given(MALLOC.aligned(align, size, Family::C, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn posix_memalign(into: *mut *mut c_void, align: usize, size: usize) -> c_int {
+    match MALLOC.posix_memalign(align, size, here()) {
+        Ok(block) => {
+            // SAFETY: the caller gives a place for the address.
+            unsafe { into.write(block.as_ptr().cast()) };
+            0
+        }
+        Err(failure) => number(failure).number(),
+    }
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn valloc(size: usize) -> *mut c_void {
+    given(MALLOC.pages(size, false, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn pvalloc(size: usize) -> *mut c_void {
+    given(MALLOC.pages(size, true, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
+    // SAFETY: the caller's promise to malloc_usable_size.
+    unsafe { MALLOC.usable_size(block.cast(), here()) }
+}
+
+/// What `mallinfo` answers: the guarded heap has no arenas or bins to tell of.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mallinfo<T>([T; 10]);
+
+pub unsafe extern "C" fn mallinfo() -> Mallinfo<c_int> {
+    Mallinfo::default()
+}
+
+pub unsafe extern "C" fn mallinfo2() -> Mallinfo<usize> {
+    Mallinfo::default()
+}
+
+pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut c_void) -> c_int {
+    unsafe extern "C" {
+        fn fputs(text: *const core::ffi::c_char, stream: *mut c_void) -> c_int;
+    }
+    if options != 0 {
+        ErrorNumber::INVALID.set();
+        return -1;
+    }
+    // SAFETY: the caller gives an open stream; the text is ended by a zero.
+    let written = unsafe { fputs(c"<malloc version=\"1\">\n</malloc>\n".as_ptr(), stream) };
+    if written < 0 { -1 } else { 0 }
+}
+
+/// Says nothing: what is known of the heap is in the summary.
+pub unsafe extern "C" fn malloc_stats() {}
+
+/// Nothing was given back to the system.
+pub unsafe extern "C" fn malloc_trim(_pad: usize) -> c_int {
+    0
+}
+
+/// Every setting is taken, and none changes anything.
+pub unsafe extern "C" fn mallopt(_parameter: c_int, _value: c_int) -> c_int {
+    1
+}

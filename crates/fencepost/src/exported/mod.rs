@@ -1,0 +1,121 @@
+//! The C library's functions, as [`export_libc!`](crate::export_libc) puts them in the C library's place.
+//!
+//! Nothing here is exported by itself: the macro defines the symbols, each a jump to the function of the same name in
+//! this module. A jump, so that no frame of ours stands between the program and these functions, and so that they find
+//! their arguments as the caller left them.
+//!
+//! Invariants: every function behaves as the C library's, for the program's eyes; `errno` is touched only where the
+//! function's own rules say so; while we stand back, the C library's own function behind ours does the work.
+
+mod heap;
+mod operators;
+mod start;
+
+use core::ffi::c_void;
+
+use fencepost_malloc::{Failure, Malloc, Result};
+use fencepost_sys::{ErrorNumber, Host, LibcHeap};
+
+pub use heap::*;
+pub use operators::*;
+pub use start::{on_load, step_back};
+
+use crate::runtime::GUARD;
+
+/// malloc's meaning over this program's runtime.
+static MALLOC: Malloc<Host, LibcHeap> = Malloc::new(&GUARD, LibcHeap);
+
+/// A block as C functions give it: null with `errno` set where there is none.
+fn given(block: Result) -> *mut c_void {
+    match block {
+        Ok(block) => block.as_ptr().cast(),
+        Err(failure) => refused(failure),
+    }
+}
+
+/// The same of a resized block, which may be null without an error.
+fn resized(block: Result<*mut u8>) -> *mut c_void {
+    match block {
+        Ok(block) => block.cast(),
+        Err(failure) => refused(failure),
+    }
+}
+
+fn refused(failure: Failure) -> *mut c_void {
+    number(failure).set();
+    core::ptr::null_mut()
+}
+
+fn number(failure: Failure) -> ErrorNumber {
+    match failure {
+        Failure::NoMemory => ErrorNumber::NO_MEMORY,
+        Failure::Invalid => ErrorNumber::INVALID,
+    }
+}
+
+/// Calls the function that stands behind ours, if there is one: `None` where there is none.
+///
+/// # Safety
+/// The types must be those of the function of that name, and the call allowed by its rules.
+macro_rules! behind {
+    ($name:literal, $abi:literal ($($arg:expr => $type:ty),*) $(-> $result:ty)?) => {{
+        static NEXT: fencepost_sys::Next = fencepost_sys::Next::new($name);
+        NEXT.address().map(|address| {
+            // SAFETY: the function of this name has this type, by whoever wrote this line.
+            let function: unsafe extern $abi fn($($type),*) $(-> $result)? = core::mem::transmute(address);
+            function($($arg),*)
+        })
+    }};
+}
+use behind;
+
+/// Puts fencepost in the place of the C library's allocator: written once in an executable, the C and C++ libraries
+/// in it, and all shared libraries that it loads, allocate guarded memory.
+///
+/// ```
+/// fencepost::export_libc!();
+/// # fn main() {}
+/// ```
+///
+/// It exports C's and C++'s allocation functions from the executable. Needs glibc. Best together with a
+/// [`GuardedAlloc`](crate::GuardedAlloc) for the Rust side, whose blocks end on the guard page to the byte; without one,
+/// Rust allocates by `malloc`, and is guarded with malloc's alignment. An explicit macro rather than a feature: a feature
+/// would be switched on by any dependency.
+#[macro_export]
+macro_rules! export_libc {
+    () => {
+        const _: () = {
+            $crate::__export_functions! {
+                malloc calloc realloc reallocarray free cfree memalign aligned_alloc posix_memalign valloc pvalloc
+                free_sized free_aligned_sized malloc_usable_size mallinfo mallinfo2 malloc_info malloc_stats
+                malloc_trim mallopt
+                _Znwm _Znam _ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t _ZnwmSt11align_val_t _ZnamSt11align_val_t
+                _ZnwmSt11align_val_tRKSt9nothrow_t _ZnamSt11align_val_tRKSt9nothrow_t
+                _ZdlPv _ZdaPv _ZdlPvm _ZdaPvm _ZdlPvRKSt9nothrow_t _ZdaPvRKSt9nothrow_t
+                _ZdlPvSt11align_val_t _ZdaPvSt11align_val_t _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
+                _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
+            }
+            $crate::__at_load!($crate::exported::on_load);
+        };
+    };
+}
+
+/// Defines each function as a jump to ours of the same name.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_functions {
+    ($($name:ident)*) => { $(
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        #[allow(non_snake_case)]
+        unsafe extern "C" fn $name() {
+            #[cfg(target_arch = "x86_64")]
+            core::arch::naked_asm!("jmp {}", sym $crate::exported::$name);
+            #[cfg(target_arch = "aarch64")]
+            core::arch::naked_asm!("b {}", sym $crate::exported::$name);
+        }
+    )* };
+}
+
+#[doc(hidden)]
+pub use fencepost_sys::at_load as __at_load;

@@ -1,0 +1,29 @@
+//! Taking the C library's place, and standing back from it.
+
+use core::ffi::CStr;
+
+use super::MALLOC;
+
+/// The functions of which one that is not ours means that C++'s blocks come from more than one place.
+const OPERATORS: [&CStr; 4] = [c"_Znwm", c"_Znam", c"_ZdlPv", c"_ZdaPv"];
+
+/// Runs when the program is loaded: sees whether the process has ours as its `malloc`, and if so starts the runtime.
+///
+/// A program that exports an allocator of its own has that one for all its blocks: to guard some of them would mix two
+/// heaps, so we stand back.
+pub extern "C" fn on_load() {
+    let ours = |name: &CStr| fencepost_sys::bound(name).is_none_or(fencepost_sys::is_in_this_object);
+    if !ours(c"malloc") || !ours(c"free") {
+        MALLOC.stand_back();
+        return;
+    }
+    if !OPERATORS.into_iter().all(ours) {
+        MALLOC.mix_families();
+    }
+    MALLOC.start();
+}
+
+/// Called by a runtime of the program's own: it guards the program, and we no longer do.
+pub extern "C" fn step_back() {
+    MALLOC.stand_back();
+}
