@@ -98,22 +98,14 @@ impl<P: Platform> Guard<P> {
         }
     }
 
-    fn check_our_buffer(
-        &self,
-        setup: &Setup,
-        address: usize,
-        len: usize,
-        access: AccessType,
-        anchor: usize,
-    ) {
+    fn check_our_buffer(&self, setup: &Setup, address: usize, len: usize, access: AccessType, anchor: usize) {
         // The reporter writes reports by system calls of its own; what it works on is not the program's doing.
         if self.reporter.owner.load(Ordering::Relaxed) == self.platform.thread_id() {
             return;
         }
         let here = self.surroundings(setup, address).here;
-        let live = here.filter(|slot| {
-            slot.state == SlotState::Live && slot.pointer <= address && address < slot.end()
-        });
+        let live = here
+            .filter(|slot| slot.state == SlotState::Live && slot.pointer <= address && address < slot.end());
         let bad = match live {
             Some(slot) if len <= slot.end().wrapping_sub(address) => {
                 if slot.sealed && access == AccessType::Write {
@@ -144,8 +136,7 @@ impl<P: Platform> Guard<P> {
             if let Some(seal) = self.seals.find(at) {
                 let mut case = Case::of(ErrorKind::SealViolation, AccessType::Write, address);
                 case.access.size = u32::try_from(len).ok();
-                case.block =
-                    self.surroundings(setup, address).here.map(|slot| Beside::of(slot, address));
+                case.block = self.surroundings(setup, address).here.map(|slot| Beside::of(slot, address));
                 case.seal = Some(seal);
                 case.notes.add(Note::BeforeSystemCall);
                 self.report(setup, &case, &Frames::Here(anchor));

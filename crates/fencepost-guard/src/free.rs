@@ -55,13 +55,7 @@ impl<P: Platform> Guard<P> {
     /// Frees a block, or says who is to do it. `how` is the program's call: free or realloc. `anchor` is as for
     /// [`Guard::allocate`].
     #[inline]
-    pub fn free(
-        &self,
-        block: NonNull<u8>,
-        given: impl Into<Given>,
-        how: AccessType,
-        anchor: usize,
-    ) -> Freed {
+    pub fn free(&self, block: NonNull<u8>, given: impl Into<Given>, how: AccessType, anchor: usize) -> Freed {
         self.free_given(block, given.into(), how, anchor)
     }
 

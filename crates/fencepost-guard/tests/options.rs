@@ -1,8 +1,8 @@
 //! The options: every key with good and bad values, the grammar, precedence, and writing them back.
 
 use fencepost_guard::options::{
-    Color, ERRORS_MAX, EngineChoice, KEYS, Key, MaxMemory, Mode, OnError, OptionError, Options, Parsed,
-    PathText, Place, Problem, SizeRange, SizeRanges, When, check, parse, write_in_force,
+    Color, ERRORS_MAX, EngineChoice, KEYS, Key, MallocAlign, MaxMemory, Mode, OnError, OptionError, Options,
+    Parsed, PathText, Place, Problem, SizeRange, SizeRanges, When, check, parse, write_in_force,
 };
 
 fn read(text: &str) -> Parsed<'_> {
@@ -56,6 +56,9 @@ fn good_values() -> Vec<(&'static str, Options)> {
         ("place=right", Options::DEFAULT),
         ("place=left", with(|o| o.place = Place::Left)),
         ("place=alternate", with(|o| o.place = Place::Alternate)),
+        ("align=natural", Options::DEFAULT),
+        ("align=exact", with(|o| o.align = MallocAlign::Exact)),
+        ("align=64", with(|o| o.align = MallocAlign::Bytes(64))),
         ("only_size=24", with(|o| o.only_size = list(&[(24, 24)]))),
         ("skip_size=1-4K", with(|o| o.skip_size = list(&[(1, 4096)]))),
         ("only_align=16", with(|o| o.only_align = list(&[(16, 16)]))),
@@ -87,6 +90,8 @@ fn good_values() -> Vec<(&'static str, Options)> {
         ("seed=0XdeadBEEF", with(|o| o.seed = Some(0xdead_beef))),
         ("summary=on", with(|o| o.summary = When::On)),
         ("summary=off", with(|o| o.summary = When::Off)),
+        ("syscalls=on", Options::DEFAULT),
+        ("syscalls=off", with(|o| o.syscalls = false)),
         ("help=1", with(|o| o.help = true)),
     ]
 }
@@ -114,6 +119,8 @@ fn the_defaults_in_the_table_are_those_in_the_code() {
             *o = good(
                 "mode=off,sample_rate=2,engine=marker,place=left,only_size=1,skip_size=1,only_align=1,skip_align=1",
             );
+            o.align = MallocAlign::Exact;
+            o.syscalls = false;
             o.quarantine = 1;
             o.fill = false;
             o.stack_depth = 1;
@@ -163,6 +170,9 @@ fn every_key_refuses_bad_values_and_keeps_the_old_one() {
         "exitcode=256",
         "fail_rate=4294967296",
         "mode=Strict",
+        "align=0",
+        "align=24",
+        "align=8192",
         "quarantine=8X",
         "quarantine=K",
         "quarantine=0x10",
@@ -187,11 +197,9 @@ fn every_key_refuses_bad_values_and_keeps_the_old_one() {
 fn what_is_not_in_this_version_is_said_unless_it_is_the_default() {
     for text in [
         "budget=5",
-        "align=natural",
         "defer=0",
         "leaks=off",
         "leaks=0",
-        "syscalls=on",
         "only_thread=",
         "skip_thread=none",
         "only_module=",
@@ -208,10 +216,8 @@ fn what_is_not_in_this_version_is_said_unless_it_is_the_default() {
         "engine=move",
         "engine=commit",
         "budget=3",
-        "align=exact",
         "defer=8",
         "leaks=on",
-        "syscalls=off",
         "only_thread=main",
         "skip_thread=a",
         "only_module=b",

@@ -96,14 +96,7 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
     ///
     /// # Errors
     /// [`Failure::NoMemory`].
-    pub fn allocate(
-        &self,
-        size: usize,
-        align: usize,
-        zeroed: bool,
-        family: Family,
-        anchor: usize,
-    ) -> Result {
+    pub fn allocate(&self, size: usize, align: usize, zeroed: bool, family: Family, anchor: usize) -> Result {
         let Ok(layout) = Layout::from_size_align(size, align) else { return Err(Failure::NoMemory) };
         if self.stands_back() {
             return self.inner_block(layout, zeroed);

@@ -17,11 +17,11 @@ mod load;
 mod os;
 mod platform;
 
-#[cfg(target_os = "linux")]
-pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_this_object};
 pub use os::Host;
 #[cfg(any(test, feature = "sim"))]
 pub use os::sim;
+#[cfg(target_os = "linux")]
+pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_this_object};
 pub use platform::{
     Fault, Faults, Memory, Offers, OnFault, Output, Platform, Protection, Range, Threads, Verdict, VmError,
     VmResult,

@@ -7,7 +7,7 @@ use std::alloc::System;
 use fencepost_guard::{Freed, Placed, Resize, options};
 use fencepost_record::AccessType;
 
-use crate::runtime::{GUARD, here};
+use crate::runtime::{GUARD, begin, here};
 
 /// A global allocator that guards every block, over an inner one that serves what is not guarded.
 ///
@@ -52,16 +52,16 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
     #[inline]
     fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> *mut u8 {
         if !GUARD.has_begun() {
-            GUARD.start(self.options);
+            begin(self.options);
         }
         match GUARD.allocate(layout, zeroed, anchor) {
             Placed::Here(block) => block.as_ptr(),
             Placed::Fail => core::ptr::null_mut(),
             Placed::Inner => {
                 // SAFETY: the caller of `GlobalAlloc` promises a layout that is not of size zero, and it is passed on.
-                let block = unsafe {
+                let block = GUARD.call_inner(|| unsafe {
                     if zeroed { self.inner.alloc_zeroed(layout) } else { self.inner.alloc(layout) }
-                };
+                });
                 if !block.is_null() {
                     GUARD.inner_block();
                 }

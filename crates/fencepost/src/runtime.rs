@@ -50,6 +50,16 @@ extern "C" fn at_exit() {
     GUARD.at_exit(here());
 }
 
+/// Starts the runtime with the options that the program was built with. A preloaded runtime of another program's is told
+/// first that this one guards itself.
+#[cold]
+pub(crate) fn begin(options: &'static str) {
+    if !GUARD.has_begun() {
+        crate::exported::take_over();
+    }
+    GUARD.start(options);
+}
+
 /// An address in the caller's stack frame, for [`Guard::allocate`] and its like: that frame and younger ones are ours.
 /// The caller must not be inlined into code that is not ours.
 #[inline(always)]

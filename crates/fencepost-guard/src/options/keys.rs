@@ -3,7 +3,9 @@
 //! A key or value that belongs to fencepost but not to this version stands in the table too, marked as such: a user
 //! who writes it learns that it is missing and what happens instead, rather than that it is unknown.
 
-use super::values::{Color, EngineChoice, MallocAlign, Mode, OnError, Options, PathText, Place, SizeRanges, When};
+use super::values::{
+    Color, EngineChoice, MallocAlign, Mode, OnError, Options, PathText, Place, SizeRanges, When,
+};
 
 /// A name that may stand before `=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,8 @@ pub use keys::{KEYS, Key, KeySpec, Shown};
 pub use line::Line;
 pub use parse::{ERRORS_MAX, Parsed, check, parse};
 pub use values::{
-    Color, EngineChoice, MallocAlign, MaxMemory, Mode, OnError, Options, PathText, Place, SizeRange, SizeRanges, When,
+    Color, EngineChoice, MallocAlign, MaxMemory, Mode, OnError, Options, PathText, Place, SizeRange,
+    SizeRanges, When,
 };
 
 /// The environment variable that holds options; what it says goes before what is compiled in.

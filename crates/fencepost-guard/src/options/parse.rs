@@ -17,7 +17,8 @@ use super::error::{OptionError, Problem};
 use super::keys::{KEYS, Key, KeySpec, Shown};
 use super::text::{nearest, number, same, size, split_at, split_at_closing};
 use super::values::{
-    Color, EngineChoice, MallocAlign, MaxMemory, Mode, OnError, Options, PathText, Place, SizeRange, SizeRanges, When,
+    Color, EngineChoice, MallocAlign, MaxMemory, Mode, OnError, Options, PathText, Place, SizeRange,
+    SizeRanges, When,
 };
 
 /// The most mistakes that are kept with their details.

@@ -18,6 +18,7 @@ use fencepost_sys::{ErrorNumber, Host, LibcHeap};
 
 pub use heap::*;
 pub use operators::*;
+pub(crate) use start::take_over;
 pub use start::{on_load, step_back};
 
 use crate::runtime::GUARD;

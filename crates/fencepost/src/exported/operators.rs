@@ -81,7 +81,9 @@ pub unsafe extern "C-unwind" fn _ZnwmRKSt9nothrow_t(size: usize, nothrow: *const
         return block;
     }
     // SAFETY: the caller's promise to this operator.
-    let there = unsafe { behind!(c"_ZnwmRKSt9nothrow_t", "C-unwind" (size => usize, nothrow => *const c_void) -> *mut c_void) };
+    let there = unsafe {
+        behind!(c"_ZnwmRKSt9nothrow_t", "C-unwind" (size => usize, nothrow => *const c_void) -> *mut c_void)
+    };
     adopt(there.unwrap_or_else(core::ptr::null_mut), Family::New)
 }
 
@@ -91,7 +93,9 @@ pub unsafe extern "C-unwind" fn _ZnamRKSt9nothrow_t(size: usize, nothrow: *const
         return block;
     }
     // SAFETY: the caller's promise to this operator.
-    let there = unsafe { behind!(c"_ZnamRKSt9nothrow_t", "C-unwind" (size => usize, nothrow => *const c_void) -> *mut c_void) };
+    let there = unsafe {
+        behind!(c"_ZnamRKSt9nothrow_t", "C-unwind" (size => usize, nothrow => *const c_void) -> *mut c_void)
+    };
     adopt(there.unwrap_or_else(core::ptr::null_mut), Family::NewArray)
 }
 
@@ -101,7 +105,9 @@ pub unsafe extern "C-unwind" fn _ZnwmSt11align_val_t(size: usize, align: usize) 
         return block;
     }
     // SAFETY: the caller's promise to this operator.
-    let there = unsafe { behind!(c"_ZnwmSt11align_val_t", "C-unwind" (size => usize, align => usize) -> *mut c_void) };
+    let there = unsafe {
+        behind!(c"_ZnwmSt11align_val_t", "C-unwind" (size => usize, align => usize) -> *mut c_void)
+    };
     adopt(there.unwrap_or_else(no_library), Family::New)
 }
 
@@ -111,27 +117,41 @@ pub unsafe extern "C-unwind" fn _ZnamSt11align_val_t(size: usize, align: usize) 
         return block;
     }
     // SAFETY: the caller's promise to this operator.
-    let there = unsafe { behind!(c"_ZnamSt11align_val_t", "C-unwind" (size => usize, align => usize) -> *mut c_void) };
+    let there = unsafe {
+        behind!(c"_ZnamSt11align_val_t", "C-unwind" (size => usize, align => usize) -> *mut c_void)
+    };
     adopt(there.unwrap_or_else(no_library), Family::NewArray)
 }
 
 #[inline(never)]
-pub unsafe extern "C-unwind" fn _ZnwmSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, nothrow: *const c_void) -> *mut c_void {
+pub unsafe extern "C-unwind" fn _ZnwmSt11align_val_tRKSt9nothrow_t(
+    size: usize,
+    align: usize,
+    nothrow: *const c_void,
+) -> *mut c_void {
     if let Some(block) = aligned(size, align, Family::New, here()) {
         return block;
     }
     // SAFETY: the caller's promise to this operator.
-    let there = unsafe { behind!(c"_ZnwmSt11align_val_tRKSt9nothrow_t", "C-unwind" (size => usize, align => usize, nothrow => *const c_void) -> *mut c_void) };
+    let there = unsafe {
+        behind!(c"_ZnwmSt11align_val_tRKSt9nothrow_t", "C-unwind" (size => usize, align => usize, nothrow => *const c_void) -> *mut c_void)
+    };
     adopt(there.unwrap_or_else(core::ptr::null_mut), Family::New)
 }
 
 #[inline(never)]
-pub unsafe extern "C-unwind" fn _ZnamSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, nothrow: *const c_void) -> *mut c_void {
+pub unsafe extern "C-unwind" fn _ZnamSt11align_val_tRKSt9nothrow_t(
+    size: usize,
+    align: usize,
+    nothrow: *const c_void,
+) -> *mut c_void {
     if let Some(block) = aligned(size, align, Family::NewArray, here()) {
         return block;
     }
     // SAFETY: the caller's promise to this operator.
-    let there = unsafe { behind!(c"_ZnamSt11align_val_tRKSt9nothrow_t", "C-unwind" (size => usize, align => usize, nothrow => *const c_void) -> *mut c_void) };
+    let there = unsafe {
+        behind!(c"_ZnamSt11align_val_tRKSt9nothrow_t", "C-unwind" (size => usize, align => usize, nothrow => *const c_void) -> *mut c_void)
+    };
     adopt(there.unwrap_or_else(core::ptr::null_mut), Family::NewArray)
 }
 
@@ -169,7 +189,8 @@ pub unsafe extern "C" fn _ZdlPvRKSt9nothrow_t(block: *mut c_void, _nothrow: *con
     unsafe {
         if MALLOC.stands_back()
             && !MALLOC.owns(block.cast())
-            && behind!(c"_ZdlPvRKSt9nothrow_t", "C" (block => *mut c_void, _nothrow => *const c_void)).is_some()
+            && behind!(c"_ZdlPvRKSt9nothrow_t", "C" (block => *mut c_void, _nothrow => *const c_void))
+                .is_some()
         {
             return;
         }
@@ -183,7 +204,8 @@ pub unsafe extern "C" fn _ZdaPvRKSt9nothrow_t(block: *mut c_void, _nothrow: *con
     unsafe {
         if MALLOC.stands_back()
             && !MALLOC.owns(block.cast())
-            && behind!(c"_ZdaPvRKSt9nothrow_t", "C" (block => *mut c_void, _nothrow => *const c_void)).is_some()
+            && behind!(c"_ZdaPvRKSt9nothrow_t", "C" (block => *mut c_void, _nothrow => *const c_void))
+                .is_some()
         {
             return;
         }
@@ -248,7 +270,11 @@ pub unsafe extern "C" fn _ZdaPvSt11align_val_t(block: *mut c_void, _align: usize
 }
 
 #[inline(never)]
-pub unsafe extern "C" fn _ZdlPvSt11align_val_tRKSt9nothrow_t(block: *mut c_void, _align: usize, _nothrow: *const c_void) {
+pub unsafe extern "C" fn _ZdlPvSt11align_val_tRKSt9nothrow_t(
+    block: *mut c_void,
+    _align: usize,
+    _nothrow: *const c_void,
+) {
     // SAFETY: the caller's promise to this operator.
     unsafe {
         if MALLOC.stands_back()
@@ -262,7 +288,11 @@ pub unsafe extern "C" fn _ZdlPvSt11align_val_tRKSt9nothrow_t(block: *mut c_void,
 }
 
 #[inline(never)]
-pub unsafe extern "C" fn _ZdaPvSt11align_val_tRKSt9nothrow_t(block: *mut c_void, _align: usize, _nothrow: *const c_void) {
+pub unsafe extern "C" fn _ZdaPvSt11align_val_tRKSt9nothrow_t(
+    block: *mut c_void,
+    _align: usize,
+    _nothrow: *const c_void,
+) {
     // SAFETY: the caller's promise to this operator.
     unsafe {
         if MALLOC.stands_back()
@@ -281,7 +311,8 @@ pub unsafe extern "C" fn _ZdlPvmSt11align_val_t(block: *mut c_void, size: usize,
     unsafe {
         if MALLOC.stands_back()
             && !MALLOC.owns(block.cast())
-            && behind!(c"_ZdlPvmSt11align_val_t", "C" (block => *mut c_void, size => usize, _align => usize)).is_some()
+            && behind!(c"_ZdlPvmSt11align_val_t", "C" (block => *mut c_void, size => usize, _align => usize))
+                .is_some()
         {
             return;
         }
@@ -295,7 +326,8 @@ pub unsafe extern "C" fn _ZdaPvmSt11align_val_t(block: *mut c_void, size: usize,
     unsafe {
         if MALLOC.stands_back()
             && !MALLOC.owns(block.cast())
-            && behind!(c"_ZdaPvmSt11align_val_t", "C" (block => *mut c_void, size => usize, _align => usize)).is_some()
+            && behind!(c"_ZdaPvmSt11align_val_t", "C" (block => *mut c_void, size => usize, _align => usize))
+                .is_some()
         {
             return;
         }

@@ -23,6 +23,16 @@ pub extern "C" fn on_load() {
     MALLOC.start();
 }
 
+/// Tells a preloaded runtime, if there is one, to stand back: this program guards itself.
+pub(crate) fn take_over() {
+    let preloaded = fencepost_sys::bound(c"fencepost_preload_step_back");
+    if let Some(address) = preloaded.filter(|address| !fencepost_sys::is_in_this_object(*address)) {
+        // SAFETY: the preloaded library exports a function of this type under this name.
+        let step_back: extern "C" fn() = unsafe { core::mem::transmute(address) };
+        step_back();
+    }
+}
+
 /// Called by a runtime of the program's own: it guards the program, and we no longer do.
 pub extern "C" fn step_back() {
     MALLOC.stand_back();

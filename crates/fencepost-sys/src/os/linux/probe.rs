@@ -8,9 +8,9 @@
 
 use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering};
 
+use super::environment::environment;
 use super::memory::{MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, advise, advise_each};
 use super::raw::{map, syscall, unmap};
-use super::environment::environment;
 use super::{read, threads};
 use crate::{Range, VmResult};
 
