@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn the_kernel_says_what_the_c_library_says() {
-        let path = environment(c"PATH").expect("tests have a PATH");
+        let path = environment(c"PATH").unwrap_or(b"");
+        assert!(!path.is_empty(), "tests have a PATH");
         let cut = path.len().min(ROOM);
         assert_eq!(from_kernel(b"PATH"), path.get(..cut));
         assert_eq!(from_kernel(b"FENCEPOST_NO_SUCH_VARIABLE"), None);

@@ -24,18 +24,28 @@ impl Next {
     pub fn address(&self) -> Option<usize> {
         let mut address = self.address.load(Ordering::Acquire);
         if address == 0 {
-            // SAFETY: dlsym reads a zero-ended name. RTLD_NEXT means the objects behind the one that this is in.
-            address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) }.addr();
+            // RTLD_NEXT means the objects behind the one that this is in.
+            address = look_up(libc::RTLD_NEXT, self.name);
             self.address.store(address, Ordering::Release);
         }
         (address != 0).then_some(address)
     }
 }
 
+/// A failed search leaves a message for the program's next `dlerror`, which is not the program's: it is taken away.
+fn look_up(scope: *mut c_void, name: &CStr) -> usize {
+    // SAFETY: dlsym reads a zero-ended name.
+    let address = unsafe { libc::dlsym(scope, name.as_ptr()) }.addr();
+    if address == 0 {
+        // SAFETY: dlerror touches only the loader's own message of this thread.
+        unsafe { libc::dlerror() };
+    }
+    address
+}
+
 /// The address that the whole process binds a name to. May allocate.
 pub fn bound(name: &CStr) -> Option<usize> {
-    // SAFETY: dlsym reads a zero-ended name.
-    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.addr();
+    let address = look_up(libc::RTLD_DEFAULT, name);
     (address != 0).then_some(address)
 }
 
