@@ -193,6 +193,9 @@ impl<P: Platform> Guard<P> {
             None => OFF,
         };
         self.state.store(state, Ordering::Release);
+        if let Some(setup) = self.decided() {
+            self.write_start_line(setup);
+        }
         if state == READY {
             self.put_handlers_in_force();
         } else if self.decided().is_some_and(Setup::is_account_wanted)

@@ -156,12 +156,33 @@ impl<P: Platform> Guard<P> {
         line.end(written)
     }
 
+    /// Says in the machine-readable file that this process has a guard. The file is closed again: nothing of ours
+    /// stays open in a program that has no error.
+    pub(crate) fn write_start_line(&self, setup: &Setup) {
+        let Some(file) = setup.options.report.and_then(|path| self.open_now(&path)) else { return };
+        let summary = self.summary(setup);
+        let mut exe = [0; 256];
+        let len = self.platform.executable(&mut exe);
+        let exe = Text::<256>::new(exe.get(..len).unwrap_or(&[]));
+        let mut line = Line::new(&self.platform, file);
+        let written = json::start(summary.pid, summary.engine, summary.mode, exe.as_str(), &mut line)
+            .and_then(|()| line.write_str("\n"));
+        line.end(written);
+        self.platform.close(file);
+    }
+
     /// Opens a file of the options once, `%p` standing for the process id.
     fn open(&self, file: &AtomicI32, path: &PathText) -> Option<i32> {
         let open = file.load(Ordering::Relaxed);
         if open != CLOSED {
             return Some(open);
         }
+        let opened = self.open_now(path)?;
+        file.store(opened, Ordering::Relaxed);
+        Some(opened)
+    }
+
+    fn open_now(&self, path: &PathText) -> Option<i32> {
         let mut name = Text::<300>::EMPTY;
         for (index, part) in path.as_str().split("%p").enumerate() {
             let written = match index {
@@ -171,10 +192,7 @@ impl<P: Platform> Guard<P> {
             written.ok()?;
         }
         match self.platform.open_append(name.as_str().as_bytes()) {
-            Ok(opened) => {
-                file.store(opened, Ordering::Relaxed);
-                Some(opened)
-            }
+            Ok(opened) => Some(opened),
             Err(error) => {
                 self.complain(format_args!("cannot write to {}: {error}", name.as_str()));
                 None

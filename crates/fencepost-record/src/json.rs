@@ -19,6 +19,8 @@ use writer::Json;
 pub const REPORT_SCHEMA: &str = "fencepost-report/1";
 /// The name and version of a summary's format.
 pub const SUMMARY_SCHEMA: &str = "fencepost-summary/1";
+/// The name and version of the format of the line that a process begins with.
+pub const START_SCHEMA: &str = "fencepost-start/1";
 
 /// Writes a report as one JSON object, without the line's end.
 ///
@@ -88,6 +90,22 @@ pub fn summary(summary: &Summary, out: &mut dyn Write) -> fmt::Result {
     json.field("reports")?.number(summary.reports)?;
     json.field("reports_lost")?.number(summary.reports_lost)?;
     json.field("stacks_lost")?.number(summary.stacks_lost)?;
+    json.close('}')
+}
+
+/// Writes the line that a process begins with, without its end: proof that the guard is in place, which a process
+/// that is killed leaves behind as well.
+///
+/// # Errors
+/// Those of `out`.
+pub fn start(pid: u32, engine: &str, mode: &str, exe: &str, out: &mut dyn Write) -> fmt::Result {
+    let mut json = Json::new(out);
+    json.open('{')?;
+    json.field("schema")?.string(START_SCHEMA)?;
+    json.field("pid")?.number(u64::from(pid))?;
+    json.field("engine")?.text(engine)?;
+    json.field("mode")?.text(mode)?;
+    json.field("exe")?.text(exe)?;
     json.close('}')
 }
 

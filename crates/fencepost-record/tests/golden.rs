@@ -119,5 +119,7 @@ fn summaries_are_as_in_the_golden_file() {
         json::summary(&summary, &mut actual).unwrap();
         actual += "\n\n";
     }
+    json::start(4242, "marker", "strict", "/home/user/demo/target/debug/demo", &mut actual).unwrap();
+    actual += "\n";
     assert!(agrees("summary.txt", &actual));
 }

@@ -7,7 +7,7 @@ mod documents;
 
 use std::fmt;
 
-use fencepost_record::json::{REPORT_SCHEMA, SUMMARY_SCHEMA};
+use fencepost_record::json::{REPORT_SCHEMA, START_SCHEMA, SUMMARY_SCHEMA};
 use serde::de::DeserializeOwned;
 
 pub use documents::*;
@@ -42,6 +42,8 @@ pub enum Line {
     Report(Box<Document>),
     /// The account at the end of a run.
     Summary(SummaryDocument),
+    /// The sign that a process has a guard.
+    Start(StartDocument),
 }
 
 /// Reads every line of a file, blank ones excepted. A line that fails does not keep the others from being read:
@@ -64,8 +66,11 @@ pub fn parse_line(line: &str, number: usize) -> Result<Line, ParseError> {
     match head.schema.as_str() {
         REPORT_SCHEMA => Ok(Line::Report(Box::new(read(line, number)?))),
         SUMMARY_SCHEMA => Ok(Line::Summary(read(line, number)?)),
+        START_SCHEMA => Ok(Line::Start(read(line, number)?)),
         other => {
-            let what = format!("schema `{other}` is neither `{REPORT_SCHEMA}` nor `{SUMMARY_SCHEMA}`");
+            let what = format!(
+                "schema `{other}` is none of `{REPORT_SCHEMA}`, `{SUMMARY_SCHEMA}`, `{START_SCHEMA}`"
+            );
             Err(ParseError { line: number, column: 0, what })
         }
     }

@@ -86,7 +86,7 @@ fn what_is_wrong_is_said_with_its_line() {
     for (error, words) in wrong.iter().zip([
         ["line 3, column", "unknown kind `heap-overflow`"],
         ["line 4, column", "`200000001000` is not a number in hex"],
-        ["line 5:", "schema `something-else/1` is neither"],
+        ["line 5:", "schema `something-else/1` is none of"],
         ["line 7, column 2", "expected ident"],
         ["line 8, column", "EOF while parsing"],
     ]) {

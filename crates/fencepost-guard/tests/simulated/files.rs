@@ -107,3 +107,14 @@ fn a_file_that_cannot_be_opened_is_said_and_the_text_comes_all_the_same() {
     assert!(log.starts_with("fencepost: ERROR:"), "{log}");
     assert_eq!(world.lines().len(), 1);
 }
+
+#[test]
+fn a_process_first_says_that_it_has_a_guard() {
+    let world = World::rendering("", render_nothing);
+    let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("{\"schema\":\"fencepost-start/1\",\"pid\":"), "{text}");
+    overflow(world);
+    let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
+    assert_eq!(text.matches("fencepost-start/1").count(), 1, "said once: {text}");
+}

@@ -275,6 +275,21 @@ documents! {
         percent: Option<f64>,
     }
 
+    /// What a process with a guard begins with.
+    StartDocument {
+        /// The process.
+        pid: u32,
+        /// The engine's name.
+        #[serde(deserialize_with = "nullable")]
+        engine: Option<String>,
+        /// The mode's name.
+        #[serde(deserialize_with = "nullable")]
+        mode: Option<String>,
+        /// Path of the executable.
+        #[serde(deserialize_with = "nullable")]
+        exe: Option<String>,
+    }
+
     /// The account at the end of a run.
     SummaryDocument {
         /// The process.
