@@ -7,7 +7,8 @@
 //!
 //! Invariants: no unsafe code, nothing here touches the memory of the program that is reported on, and nothing
 //! but `fencepost-record` is needed, because every user of the facade compiles this crate. Reading reports back
-//! (`parse`, a cargo feature) brings serde and is for tools.
+//! (`parse`, a cargo feature) brings serde, and working on them (`tools`) brings readers of debug information as well:
+//! both are for tools.
 #![forbid(unsafe_code)]
 
 mod excerpt;
@@ -16,6 +17,8 @@ mod name;
 #[cfg(feature = "parse")]
 pub mod parse;
 mod resolved;
+#[cfg(feature = "tools")]
+pub mod tools;
 mod trim;
 
 pub use fencepost_record::text::Style;

@@ -3,9 +3,10 @@
 //! One declaration a structure: its fields are the keys, so that the two cannot drift apart.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use fencepost_record::ErrorKind;
-use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 /// A number that is written as a string in hex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +26,31 @@ impl<'de> Deserialize<'de> for Hex {
 /// `null` or a value; unlike with a plain `Option`, the key must be there.
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     Option::deserialize(deserializer)
+}
+
+/// A map whose order counts.
+fn registers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<(String, Hex)>>, D::Error> {
+    struct Pairs;
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Option<Vec<(String, Hex)>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("registers or null")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                pairs.push(pair);
+            }
+            Ok(Some(pairs))
+        }
+    }
+    deserializer.deserialize_any(Pairs)
 }
 
 fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ErrorKind, D::Error> {
@@ -72,9 +98,9 @@ documents! {
         /// The source lines around the first frame of the user's own code.
         #[serde(deserialize_with = "nullable")]
         source: Option<Source>,
-        /// The machine's registers by name.
-        #[serde(deserialize_with = "nullable")]
-        registers: Option<BTreeMap<String, Hex>>,
+        /// The machine's registers, in the order of the report.
+        #[serde(deserialize_with = "registers")]
+        registers: Option<Vec<(String, Hex)>>,
         /// The signal that the process ends by.
         #[serde(deserialize_with = "nullable")]
         signal: Option<u32>,
