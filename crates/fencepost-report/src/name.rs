@@ -58,6 +58,7 @@ const GUARD: [&str; 8] = [
     "fencepost",
     "fencepost_guard",
     "fencepost_malloc",
+    "fencepost_memory",
     "fencepost_preload",
     "fencepost_record",
     "fencepost_report",

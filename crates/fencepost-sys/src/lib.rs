@@ -15,6 +15,7 @@
 
 mod load;
 mod os;
+mod pages;
 mod platform;
 
 pub use os::Host;
@@ -22,6 +23,7 @@ pub use os::Host;
 pub use os::sim;
 #[cfg(target_os = "linux")]
 pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_this_object};
+pub use pages::{Limit, Pages, Wish};
 pub use platform::{
     Fault, Faults, Memory, Offers, OnFault, Output, Platform, Protection, Range, Threads, Verdict, VmError,
     VmResult,

@@ -37,6 +37,7 @@ mod symbolize;
 pub use alloc::GuardedAlloc;
 #[doc(hidden)]
 pub use exported::__at_load;
+pub use fencepost_memory::{self as memory, growing};
 pub use fencepost_record::{BlockState, ErrorKind, Summary as Stats, Unguarded, Where};
 pub use questions::{BlockInfo, Origin, check, describe, stats};
 #[cfg(feature = "tracing")]

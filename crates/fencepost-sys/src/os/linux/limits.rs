@@ -17,7 +17,7 @@ const PATH_MAX: usize = 1024;
 /// The most mappings a process may have.
 pub(super) fn mappings_max() -> Option<usize> {
     let mut buffer = [0; 32];
-    decimal(read_proc(c"/proc/sys/vm/max_map_count", &mut buffer)?).map(|max| max as usize)
+    decimal(read_file(c"/proc/sys/vm/max_map_count", &mut buffer)?).map(|max| max as usize)
 }
 
 /// Mappings there are now; 0 where the system does not tell.
@@ -39,7 +39,7 @@ pub(super) fn available() -> Option<u64> {
 
 fn free_memory() -> Option<u64> {
     let mut buffer = [0; FILE_MAX];
-    let told = read_proc(c"/proc/meminfo", &mut buffer).and_then(|text| field(text, b"MemAvailable:"));
+    let told = read_file(c"/proc/meminfo", &mut buffer).and_then(|text| field(text, b"MemAvailable:"));
     told.map(|kilobytes| kilobytes.saturating_mul(1024)).or_else(free_pages)
 }
 
@@ -55,7 +55,7 @@ fn free_pages() -> Option<u64> {
 /// What the process's control group and those above it leave, in both versions of control groups.
 fn control_groups() -> Option<u64> {
     let mut buffer = [0; FILE_MAX];
-    let groups = read_proc(c"/proc/self/cgroup", &mut buffer)?;
+    let groups = read_file(c"/proc/self/cgroup", &mut buffer)?;
     let mut least = None;
     for line in groups.split(|byte| *byte == b'\n') {
         let mut fields = line.splitn(3, |byte| *byte == b':');
@@ -134,7 +134,7 @@ fn resources() -> Option<u64> {
     }
     let mut buffer = [0; 128];
     // Pages: of the whole, resident, shared, code, always zero, data and stack.
-    let text = read_proc(c"/proc/self/statm", &mut buffer)?;
+    let text = read_file(c"/proc/self/statm", &mut buffer)?;
     let pages = |index| text.split(|byte| *byte == b' ').nth(index).and_then(decimal);
     let left = |limit: Option<u64>, index| {
         let used = pages(index)?.saturating_mul(page_size() as u64);
@@ -152,12 +152,13 @@ pub(super) fn resource(which: libc::__rlimit_resource_t) -> Option<u64> {
 }
 
 /// The number after a label.
-fn field(text: &[u8], label: &[u8]) -> Option<u64> {
+pub(super) fn field(text: &[u8], label: &[u8]) -> Option<u64> {
     let at = text.windows(label.len()).position(|window| window == label)?;
     decimal(text.get(at.checked_add(label.len())?..)?.trim_ascii_start())
 }
 
-fn read_proc<'a>(path: &CStr, into: &'a mut [u8]) -> Option<&'a [u8]> {
+/// Reads the beginning of a file of the system's.
+pub(super) fn read_file<'a>(path: &CStr, into: &'a mut [u8]) -> Option<&'a [u8]> {
     if denied(Feature::Proc) {
         return None;
     }
@@ -174,7 +175,7 @@ fn read_joined<'a>(parts: &[&[u8]], into: &'a mut [u8]) -> Option<&'a [u8]> {
         len = end;
     }
     let path = CStr::from_bytes_until_nul(&path).ok()?;
-    read_proc(path, into)
+    read_file(path, into)
 }
 
 #[cfg(test)]

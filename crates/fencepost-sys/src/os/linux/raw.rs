@@ -134,6 +134,17 @@ pub(super) fn map(address: usize, len: usize, protection: i32, extra: i32) -> Vm
     Ok(got)
 }
 
+/// Maps writable memory in explicit huge pages of `1 << shift` bytes over a range of the caller's. The pages are set
+/// aside now, so that a first touch cannot fail for want of one.
+pub(super) fn map_huge(address: usize, len: usize, shift: u32) -> VmResult {
+    let size = (shift as i32).wrapping_shl(libc::MAP_HUGE_SHIFT as u32);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_HUGETLB | size;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the callers own the range and give up its content.
+    unsafe { syscall!(libc::SYS_mmap, address, len, protection, flags, -1isize, 0)? };
+    Ok(())
+}
+
 /// Unmaps a range.
 ///
 /// # Safety

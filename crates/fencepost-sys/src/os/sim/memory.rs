@@ -18,7 +18,7 @@ pub(super) struct State {
     /// What was given by one call and not given back.
     reservations: Vec<Range>,
     violations: Vec<String>,
-    available: Option<u64>,
+    pub(super) available: Option<u64>,
     calls: u64,
     /// The first call that fails, and whether all after it do.
     fail: Option<(u64, bool)>,
@@ -95,7 +95,7 @@ impl State {
 
 /// What a call needs the pages of its range to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Needs {
+pub(super) enum Needs {
     Reserved,
     Committed,
 }
@@ -182,7 +182,7 @@ impl Sim {
     }
 
     /// Begins a call on a range: counts it, fails it if asked to, and checks it.
-    fn begin(&self, call: &str, range: Range, needs: Needs) -> VmResult<MutexGuard<'_, State>> {
+    pub(super) fn begin(&self, call: &str, range: Range, needs: Needs) -> VmResult<MutexGuard<'_, State>> {
         let mut state = lock(&self.memory);
         state.begin()?;
         if !self.is_aligned(range) {

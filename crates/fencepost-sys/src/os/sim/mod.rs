@@ -14,6 +14,7 @@
 mod faults;
 mod memory;
 mod output;
+mod pages;
 mod space;
 mod threads;
 
@@ -41,6 +42,8 @@ pub struct SimOptions {
     pub mappings_other: usize,
     /// What [`Memory::available`](crate::Memory::available) answers.
     pub available: Option<u64>,
+    /// Whether there are explicit huge pages, of 2 MiB.
+    pub huge_pages: bool,
 }
 
 impl SimOptions {
@@ -53,6 +56,7 @@ impl SimOptions {
             mappings_max: Some(65530),
             mappings_other: 40,
             available: Some(16 << 30),
+            huge_pages: false,
         }
     }
 }
