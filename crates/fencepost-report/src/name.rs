@@ -54,7 +54,7 @@ pub(crate) enum Origin {
     Start,
 }
 
-const GUARD: [&str; 8] = [
+const GUARD: [&str; 9] = [
     "fencepost",
     "fencepost_guard",
     "fencepost_malloc",
