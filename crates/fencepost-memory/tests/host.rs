@@ -155,12 +155,8 @@ fn arenas_go_to_other_threads_and_marks_are_theirs() {
 
 #[inline(never)]
 fn descend(depth: usize) -> usize {
-    let frame = std::hint::black_box([depth as u8; 512]);
-    if depth == 0 {
-        0
-    } else {
-        1 + descend(depth - 1) + usize::from(std::hint::black_box(frame)[0] == 255) * 0
-    }
+    let frame = std::hint::black_box([1u8; 512]);
+    if depth == 0 { 0 } else { descend(depth - 1) + usize::from(std::hint::black_box(frame)[0]) }
 }
 
 #[test]
