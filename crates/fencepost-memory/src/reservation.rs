@@ -11,7 +11,7 @@ use core::marker::PhantomData;
 use core::ops::Range as Offsets;
 use std::ffi::CString;
 
-pub use builder::Builder;
+pub use builder::{Builder, HugePages};
 use spans::{Part, Spans};
 
 use crate::regions::Entry;
@@ -27,22 +27,6 @@ pub enum Access {
     Read,
     /// Reading and writing.
     ReadWrite,
-}
-
-/// Which pages a reservation is to be made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HugePages {
-    /// The system's ordinary pages.
-    #[default]
-    No,
-    /// Huge pages where the system finds it can make some: the reservation is aligned for them, and the system is
-    /// asked. It falls back to ordinary pages by itself, page by page.
-    Transparent,
-    /// Huge pages of this many bytes from the stock that the administrator has set aside. Where the stock cannot
-    /// fill a commit, that commit falls back to transparent huge pages, and those to ordinary ones;
-    /// [`Reservation::fell_back`] says so, and [`Reservation::huge_bytes`] how much was had.
-    Explicit(usize),
 }
 
 /// A range of addresses of one's own. Dropping it gives everything back.

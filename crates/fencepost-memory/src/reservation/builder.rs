@@ -2,10 +2,26 @@
 
 use std::ffi::CString;
 
-use super::{HugePages, Reservation};
+use super::Reservation;
 use crate::regions::{Entry, RegionKind};
 use crate::{Action, HOST, Host, Limit, MemoryError, System, VmError, round_up};
 use fencepost_sys::{Range, Wish};
+
+/// Which pages a reservation is to be made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HugePages {
+    /// The system's ordinary pages.
+    #[default]
+    No,
+    /// Huge pages where the system finds it can make some: the reservation is aligned for them, and the system is
+    /// asked. It falls back to ordinary pages by itself, page by page.
+    Transparent,
+    /// Huge pages of this many bytes from the stock that the administrator has set aside. Where the stock cannot
+    /// fill a commit, that commit falls back to transparent huge pages, and those to ordinary ones;
+    /// [`Reservation::fell_back`] says so, and [`Reservation::huge_bytes`] how much was had.
+    Explicit(usize),
+}
 
 /// What to reserve: made by [`Reservation::builder`], ended by [`Builder::reserve`].
 #[derive(Clone, Debug)]
