@@ -32,10 +32,7 @@ impl fmt::Display for Message<'_> {
                 release(record, f)?;
                 beside(record, f, "", ", an address that no allocation returned")
             }
-            ErrorKind::AllocDeallocMismatch => {
-                release(record, f)?;
-                beside(record, f, "", "")
-            }
+            ErrorKind::AllocDeallocMismatch => families(record, f),
             ErrorKind::LayoutMismatch => layouts(record, f),
             ErrorKind::RedzoneCorruption | ErrorKind::WriteAfterFree => damage(record, f),
             ErrorKind::SealViolation => {
@@ -138,6 +135,32 @@ fn release(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(" by realloc")?;
     }
     Ok(())
+}
+
+/// `operator delete of 0x…, a 24-byte block of operator new[]`, as far as the families are known.
+fn families(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let known = |names: &[(Note, &'static str)]| {
+        names.iter().find(|(note, _)| record.notes.has(*note)).map(|(_, name)| *name)
+    };
+    let freed = known(&[
+        (Note::FreedByRust, "Rust's dealloc"),
+        (Note::FreedByDelete, "operator delete"),
+        (Note::FreedByDeleteArray, "operator delete[]"),
+    ]);
+    f.write_str(freed.unwrap_or(record.access.kind.name()))?;
+    match record.access.address.or(record.block.as_ref().map(|block| block.address)) {
+        Some(address) => write!(f, " of {address:#x}")?,
+        None => f.write_str(" of an unknown address")?,
+    }
+    let Some(block) = &record.block else { return Ok(()) };
+    write!(f, ", {} {}-byte block", article(block.size), block.size)?;
+    let allocated = known(&[
+        (Note::AllocatedByRust, "Rust's allocator"),
+        (Note::AllocatedByMalloc, "malloc"),
+        (Note::AllocatedByNew, "operator new"),
+        (Note::AllocatedByNewArray, "operator new[]"),
+    ]);
+    allocated.map_or(Ok(()), |name| write!(f, " of {name}"))
 }
 
 /// `0x… freed as size 64, align 1, allocated as size 128, align 1`.

@@ -7,15 +7,18 @@
 //! Invariants: every function behaves as the C library's, for the program's eyes; `errno` is touched only where the
 //! function's own rules say so; while we stand back, the C library's own function behind ours does the work.
 
+mod buffers;
 mod heap;
 mod operators;
 mod start;
+mod vectors;
 
 use core::ffi::c_void;
 
 use fencepost_malloc::{Failure, Malloc, Result};
 use fencepost_sys::{ErrorNumber, Host, LibcHeap};
 
+pub use buffers::*;
 pub use heap::*;
 pub use operators::*;
 pub(crate) use start::take_over;
@@ -95,6 +98,13 @@ macro_rules! export_libc {
                 _ZdlPv _ZdaPv _ZdlPvm _ZdaPvm _ZdlPvRKSt9nothrow_t _ZdaPvRKSt9nothrow_t
                 _ZdlPvSt11align_val_t _ZdaPvSt11align_val_t _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
                 _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
+                read __read_chk write pread __pread_chk pwrite pread64 __pread64_chk pwrite64 recv __recv_chk
+                recvfrom __recvfrom_chk send sendto readv preadv preadvv2 preadv64 preadv64v2 writev pwritev
+                pwritevv2 pwritev64 pwritev64v2 recvmsg sendmsg recvmmsg sendmmsg fread __fread_chk
+                fread_unlocked __fread_unlocked_chk fwrite fwrite_unlocked getcwd __getcwd_chk getdents64
+                getrandom getentropy readlink __readlink_chk readlinkat __readlinkat_chk getsockopt setsockopt
+                getsockname getpeername accept accept4 connect bind poll __poll_chk ppoll epoll_wait epoll_pwait
+                getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
             }
             $crate::__at_load!($crate::exported::on_load);
         };

@@ -20,6 +20,7 @@ pub extern "C" fn on_load() {
     if !OPERATORS.into_iter().all(ours) {
         MALLOC.mix_families();
     }
+    super::buffers::prepare();
     MALLOC.start();
 }
 

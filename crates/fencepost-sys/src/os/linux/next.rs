@@ -77,6 +77,9 @@ impl ErrorNumber {
     /// An argument that is not allowed (`EINVAL`).
     pub const INVALID: ErrorNumber = ErrorNumber(libc::EINVAL);
 
+    /// There is no such function (`ENOSYS`).
+    pub const NOT_THERE: ErrorNumber = ErrorNumber(libc::ENOSYS);
+
     /// The one in force.
     pub fn get() -> ErrorNumber {
         // SAFETY: the C library gives each thread its own errno, which lives as long as the thread.
