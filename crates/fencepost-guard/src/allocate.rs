@@ -248,8 +248,14 @@ impl<P: Platform> Guard<P> {
         };
         let span = self.heap.span(index).ok_or(Unguarded::Disabled)?;
         let used = span.used.load(Ordering::Relaxed);
-        if used == span.ready.load(Ordering::Relaxed) {
-            self.open_batch(setup, state, index, pages)?;
+        if used == span.ready.load(Ordering::Relaxed)
+            && let Err(why) = self.open_batch(setup, state, index, pages)
+        {
+            // Markers that a filter keeps us from removing: the next block asks for a span that is closed otherwise.
+            if self.filtered.load(Ordering::Relaxed) != 0 && span.unmarked.load(Ordering::Relaxed) == 0 {
+                word.store(0, Ordering::Relaxed);
+            }
+            return Err(why);
         }
         span.used.store(used.wrapping_add(1), Ordering::Relaxed);
         if used.wrapping_add(1) as usize >= setup.geometry().slots_per_span(pages) {

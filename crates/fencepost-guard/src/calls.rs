@@ -41,6 +41,19 @@ impl<P: Platform> Guard<P> {
         }
     }
 
+    /// Notes that a system call filter is about to come into force, after the system was told to do without what such a
+    /// filter may not know: pages that were closed in that way and are not in use yet are left.
+    pub fn expect_filter(&self) {
+        self.filtered.store(1, Ordering::Relaxed);
+    }
+
+    /// Notes this thread's name, which has changed.
+    pub fn name_thread(&self) {
+        if let Some(state) = self.thread_if_known() {
+            self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
+        }
+    }
+
     /// Calls `inner` for this thread. Where the inner allocator is the C library and that is exported over this
     /// runtime, it comes back here: the block is then neither guarded nor counted a second time.
     pub fn call_inner<T>(&self, inner: impl FnOnce() -> T) -> T {

@@ -92,6 +92,8 @@ pub struct Guard<P: Platform> {
     state: AtomicU32,
     /// After a fault of our own: no new block is guarded.
     disabled: AtomicU32,
+    /// Whether a system call filter came into force after the start.
+    pub(crate) filtered: AtomicU32,
     /// Whether the inner allocator ever gave out a block.
     pub(crate) inner_used: AtomicU32,
     setup: UnsafeCell<Option<Setup>>,
@@ -119,6 +121,7 @@ impl<P: Platform> Guard<P> {
             hooks,
             state: AtomicU32::new(UNSTARTED),
             disabled: AtomicU32::new(0),
+            filtered: AtomicU32::new(0),
             inner_used: AtomicU32::new(0),
             setup: UnsafeCell::new(None),
             heap: Heap::new(),

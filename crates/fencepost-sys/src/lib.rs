@@ -19,6 +19,8 @@ mod pages;
 mod platform;
 
 pub use os::Host;
+#[cfg(target_os = "linux")]
+pub use os::program;
 #[cfg(any(test, feature = "sim"))]
 pub use os::sim;
 #[cfg(target_os = "linux")]

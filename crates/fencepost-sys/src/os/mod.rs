@@ -9,6 +9,8 @@ mod linux;
 pub mod sim;
 
 #[cfg(target_os = "linux")]
+pub use linux::program;
+#[cfg(target_os = "linux")]
 pub use linux::{ErrorNumber, Host, LibcHeap, Next, bound, is_in_this_object};
 
 #[cfg(not(target_os = "linux"))]

@@ -10,7 +10,9 @@
 mod buffers;
 mod heap;
 mod operators;
+mod signals;
 mod start;
+mod threads;
 mod vectors;
 
 use core::ffi::c_void;
@@ -21,8 +23,10 @@ use fencepost_sys::{ErrorNumber, Host, LibcHeap};
 pub use buffers::*;
 pub use heap::*;
 pub use operators::*;
+pub use signals::*;
 pub(crate) use start::take_over;
 pub use start::{on_load, step_back};
+pub use threads::*;
 
 use crate::runtime::GUARD;
 
@@ -98,6 +102,8 @@ macro_rules! export_libc {
                 _ZdlPv _ZdaPv _ZdlPvm _ZdaPvm _ZdlPvRKSt9nothrow_t _ZdaPvRKSt9nothrow_t
                 _ZdlPvSt11align_val_t _ZdaPvSt11align_val_t _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
                 _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
+                sigaction signal bsd_signal ssignal sysv_signal __sysv_signal sigprocmask pthread_sigmask
+                pthread_create pthread_setname_np prctl syscall
                 read __read_chk write pread __pread_chk pwrite pread64 __pread64_chk pwrite64 recv __recv_chk
                 recvfrom __recvfrom_chk send sendto readv preadv preadvv2 preadv64 preadv64v2 writev pwritev
                 pwritevv2 pwritev64 pwritev64v2 recvmsg sendmsg recvmmsg sendmmsg fread __fread_chk

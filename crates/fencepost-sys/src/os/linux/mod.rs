@@ -35,6 +35,7 @@ mod next;
 mod output;
 mod pages;
 mod probe;
+pub mod program;
 mod raw;
 mod read;
 mod refusal;

@@ -68,6 +68,13 @@ pub(super) fn forget_vectored() {
     VECTORED.store(0, Ordering::Relaxed);
 }
 
+/// Treats what a system call filter may not know as missing from now on.
+pub(super) fn expect_filter() {
+    let unusual = Feature::Markers as u32 | Feature::Vectored as u32 | Feature::ProcessVmReadv as u32;
+    DENIED.fetch_or(unusual, Ordering::Relaxed);
+    forget_vectored();
+}
+
 /// Tries everything and remembers what worked.
 pub(super) fn probe() {
     DENIED.store(environment(c"FENCEPOST_DENY").map_or(0, parse_denied), Ordering::Relaxed);

@@ -17,7 +17,7 @@ use super::{Host, context, emergency, stack};
 use crate::{Faults, OnFault, Range, Verdict, VmError, VmResult};
 
 /// The signals that a bad access raises.
-const SIGNALS: [i32; 2] = [libc::SIGSEGV, libc::SIGBUS];
+pub(super) const SIGNALS: [i32; 2] = [libc::SIGSEGV, libc::SIGBUS];
 /// Signals that the handler leaves open: held back, they would end the process where it is hard to see why.
 const SYNCHRONOUS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 
@@ -161,7 +161,11 @@ fn step_in_front(signal: i32) -> VmResult {
         return Ok(());
     }
     // Who is next must be known before the first fault can arrive.
-    let generation = chain_of(signal).generation_before(current).ok_or(VmError::OutOfMemory)?;
+    put_in_force(signal, chain_of(signal).generation_before(current).ok_or(VmError::OutOfMemory)?)
+}
+
+/// Puts the entry of a generation in force.
+fn put_in_force(signal: i32, generation: usize) -> VmResult {
     let entry = ENTRIES.get(generation).ok_or(VmError::OutOfMemory)?;
     // SAFETY: all-zero is a valid value of a structure of integers and pointers.
     let mut action: libc::sigaction = unsafe { zeroed() };
@@ -175,11 +179,49 @@ fn step_in_front(signal: i32) -> VmResult {
         }
     }
     // SAFETY: the entry has the form that SA_SIGINFO asks for. The call fails only for signals that nobody may take.
-    if unsafe { libc::sigaction(signal, &raw const action, null_mut()) } == 0 {
+    if unsafe { set_action(signal, &raw const action, null_mut()) } == 0 {
         Ok(())
     } else {
         Err(VmError::Denied)
     }
+}
+
+#[cfg(target_env = "gnu")]
+unsafe extern "C" {
+    /// The C library's `sigaction` by the name that it keeps for such as us, who may stand in its place.
+    #[link_name = "__sigaction"]
+    fn set_action(signal: i32, new: *const libc::sigaction, old: *mut libc::sigaction) -> i32;
+}
+
+#[cfg(not(target_env = "gnu"))]
+use libc::sigaction as set_action;
+
+/// Whom our handler for a signal stands in front of; `None` while ours is not in force.
+pub(super) fn former_of(signal: i32) -> Option<Action> {
+    let current = Action::in_force(signal).ok()?;
+    let generation = ENTRIES.iter().position(|entry| *entry as usize == current.handler)?;
+    Some(chain_of(signal).former(generation))
+}
+
+/// Puts an action of the program's behind ours, in one step: no fault finds it in front. `None` when it cannot be.
+pub(super) fn put_behind(signal: i32, action: Action) -> Option<()> {
+    let process = process_id();
+    let holder = INSTALLING.load(Ordering::Relaxed);
+    if holder == process
+        || INSTALLING.compare_exchange(holder, process, Ordering::Acquire, Ordering::Relaxed).is_err()
+    {
+        return None;
+    }
+    let placed = chain_of(signal)
+        .generation_before(action)
+        .filter(|generation| put_in_force(signal, *generation).is_ok());
+    INSTALLING.store(0, Ordering::Release);
+    placed.map(|_| ())
+}
+
+/// The bits of our signals in a set.
+pub(super) fn bit_of_both() -> u64 {
+    SIGNALS.into_iter().fold(0, |bits, signal| bits | chain::signal_bit(signal))
 }
 
 /// What the kernel calls, one function for each generation.
