@@ -8,6 +8,7 @@ mod calls;
 mod expected;
 mod fallbacks;
 mod frees;
+mod growing;
 mod handlers;
 mod harness;
 mod options;

@@ -54,6 +54,9 @@ impl<P: Platform> Guard<P> {
             if fault.access == AccessType::Write && self.seals.were_used() && self.is_doubt_new(address) {
                 return Verdict::Resume;
             }
+            if let Some(region) = (self.hooks.region)(address) {
+                return self.in_region(setup, fault, address, region);
+            }
             return self.outside(setup, fault, address);
         }
         self.in_heap(setup, fault, address)
@@ -106,7 +109,7 @@ impl<P: Platform> Guard<P> {
             .is_some_and(|state| state.last_doubt.swap(address, Ordering::Relaxed) != address)
     }
 
-    fn ours(&self, setup: &Setup, fault: &Fault, address: usize, mut case: Case) -> Verdict {
+    pub(crate) fn ours(&self, setup: &Setup, fault: &Fault, address: usize, mut case: Case) -> Verdict {
         if setup.options.on_error == OnError::Continue {
             case.notes.add(Note::PageOpened);
         }
@@ -131,6 +134,9 @@ impl<P: Platform> Guard<P> {
     fn open_for_good(&self, setup: &Setup, address: usize, kind: ErrorKind) {
         if kind == ErrorKind::SealViolation {
             return self.open_sealed_page(address);
+        }
+        if let Found::Outside = self.heap.find(setup.geometry(), address) {
+            return self.open_region_page(address);
         }
         let page = setup.geometry().page();
         let range = Range { start: align_down(address, page), len: page };

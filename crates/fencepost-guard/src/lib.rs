@@ -42,6 +42,7 @@ mod engine;
 mod family;
 mod free;
 mod geometry;
+mod grown;
 mod handler;
 mod heap;
 mod inspect;

@@ -10,7 +10,9 @@ mod fill;
 
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use fencepost_record::{Access, AccessType, Confidence, ErrorKind, FRAMES_MAX, Notes, Record, Trace, Which};
+use fencepost_record::{
+    Access, AccessType, Confidence, ErrorKind, FRAMES_MAX, Notes, Record, RegionInfo, Trace, Which,
+};
 use fencepost_sys::{Fault, Memory, Output, Platform, VmResult};
 
 use crate::diagnose::{Beside, Finding};
@@ -37,6 +39,7 @@ pub(crate) struct Case {
     pub(crate) given_layout: Option<(u64, u64)>,
     pub(crate) damage: Option<(u64, u64)>,
     pub(crate) seal: Option<SealView>,
+    pub(crate) region: Option<RegionInfo>,
     pub(crate) confidence: Confidence,
     pub(crate) notes: Notes,
 }
@@ -52,6 +55,7 @@ impl Case {
             given_layout: None,
             damage: None,
             seal: None,
+            region: None,
             confidence: Confidence::High,
             notes: Notes::NONE,
         }
@@ -67,6 +71,7 @@ impl Case {
             given_layout: None,
             damage: None,
             seal,
+            region: None,
             confidence: finding.confidence,
             notes: finding.notes,
         }

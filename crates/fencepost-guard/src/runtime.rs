@@ -7,7 +7,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
-use fencepost_record::{Record, Text, Unguarded};
+use fencepost_record::{Record, RegionInfo, Text, Unguarded};
 use fencepost_sys::{OnFault, Platform, Range};
 
 use crate::arena::Arena;
@@ -30,6 +30,10 @@ pub struct Hooks {
     /// address `anchor` on the stack are left out; 0 leaves out none. Must not take a lock that an allocation of
     /// the program can hold.
     pub capture: fn(anchor: usize, into: &mut [u64]) -> usize,
+    /// The region of the program's own that an address belongs to. Called in the fault handler: must take no lock.
+    pub region: fn(address: usize) -> Option<RegionInfo>,
+    /// How many such regions there are, and how many bytes they have reserved and committed.
+    pub regions: fn() -> [u64; 3],
     /// Calls [`Guard::on_fault`].
     pub on_fault: OnFault,
     /// Calls [`Guard::thread_exit`].

@@ -214,6 +214,7 @@ impl<P: Platform> Guard<P> {
         }
         let live = guarded.saturating_sub(freed);
         let count = self.reporter.count.load(Ordering::Relaxed);
+        let [regions, regions_reserved, regions_committed] = (self.hooks.regions)();
         Summary {
             pid: self.platform.process_id(),
             engine: setup.engine().name(),
@@ -235,6 +236,9 @@ impl<P: Platform> Guard<P> {
             reports: count,
             reports_lost: self.reporter.repeated.load(Ordering::Relaxed),
             stacks_lost: self.depot.lost(),
+            regions,
+            regions_reserved,
+            regions_committed,
         }
     }
 

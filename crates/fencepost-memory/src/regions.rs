@@ -116,7 +116,14 @@ pub enum Place {
         /// Bytes from the start of the slot.
         distance: usize,
     },
-    /// Past what was ever in use, or past a slot: so many bytes past the end.
+    /// In the guard behind a slot of a strict pool, so many bytes past its end.
+    PastSlot {
+        /// Which slot.
+        index: usize,
+        /// 0 is the first byte past the slot.
+        distance: usize,
+    },
+    /// Past what was ever in use: so many bytes past the end.
     Past {
         /// 0 is the first byte past the end.
         distance: usize,
@@ -183,7 +190,7 @@ impl Region {
         let page = self.guards[1].max(1);
         let end = self.stride.saturating_sub(page);
         match at.checked_sub(end) {
-            Some(distance) => Place::Past { distance },
+            Some(distance) => Place::PastSlot { index, distance },
             None => Place::FreedSlot { index, distance: at.saturating_sub(end.saturating_sub(self.slot)) },
         }
     }
@@ -302,6 +309,6 @@ mod tests {
         let pool = Region { kind: RegionKind::Pool, stride: 0x2000, slot: 24, frontier: 0x16000, ..ARENA };
         assert_eq!(pool.place_of(0x10fe8), Place::FreedSlot { index: 0, distance: 0 });
         assert_eq!(pool.place_of(0x12ff0), Place::FreedSlot { index: 1, distance: 8 });
-        assert_eq!(pool.place_of(0x13000), Place::Past { distance: 0 });
+        assert_eq!(pool.place_of(0x13000), Place::PastSlot { index: 1, distance: 0 });
     }
 }

@@ -38,6 +38,7 @@ pub fn report(record: &Record, frames: &dyn Frames, out: &mut dyn Write) -> fmt:
     given_and_damage(record, &mut json)?;
     neighbours(record, &mut json)?;
     seal(record, frames, &mut json)?;
+    region(record, &mut json)?;
     json.field("fault")?.open('{')?;
     thread(&record.fault.thread, frames.fault_thread_name(), &mut json)?;
     stack_frames(Which::Fault, frames, &mut json)?;
@@ -90,6 +91,9 @@ pub fn summary(summary: &Summary, out: &mut dyn Write) -> fmt::Result {
     json.field("reports")?.number(summary.reports)?;
     json.field("reports_lost")?.number(summary.reports_lost)?;
     json.field("stacks_lost")?.number(summary.stacks_lost)?;
+    json.field("regions")?.number(summary.regions)?;
+    json.field("regions_reserved")?.number(summary.regions_reserved)?;
+    json.field("regions_committed")?.number(summary.regions_committed)?;
     json.close('}')
 }
 
@@ -190,6 +194,22 @@ fn seal(record: &Record, frames: &dyn Frames, json: &mut Json<'_>) -> fmt::Resul
     json.field("size")?.number(seal.size)?;
     json.field("sealer")?;
     stack(&seal.sealer, Which::Sealed, frames, json)?;
+    json.close('}')
+}
+
+fn region(record: &Record, json: &mut Json<'_>) -> fmt::Result {
+    json.field("region")?;
+    let Some(region) = &record.region else { return json.null() };
+    json.open('{')?;
+    json.field("kind")?.string(region.kind.as_str())?;
+    json.field("name")?.text(region.name.as_str())?;
+    json.field("address")?.hex(region.address)?;
+    json.field("reserved")?.number(region.reserved)?;
+    json.field("committed")?.number(region.committed)?;
+    json.field("used")?.number_or_null(region.used)?;
+    json.field("where")?.string(region.place.name())?;
+    json.field("distance")?.number(region.distance)?;
+    json.field("slot")?.number_or_null(region.slot)?;
     json.close('}')
 }
 

@@ -23,6 +23,7 @@ mod message;
 mod module;
 mod note;
 mod record;
+mod region;
 pub mod replay;
 mod string;
 mod summary;
@@ -38,5 +39,6 @@ pub use record::{
     Access, Block, Coverage, FRAMES_MAX, Neighbour, ProcessInfo, REGISTERS_MAX, Record, Registers, SealInfo,
     Stack, ThreadInfo, Trace,
 };
+pub use region::{RegionInfo, RegionPlace};
 pub use string::Text;
 pub use summary::{Summary, UNGUARDED_REASONS, Unguarded};

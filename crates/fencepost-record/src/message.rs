@@ -13,6 +13,18 @@ pub struct Message<'a>(pub &'a Record);
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.0;
+        if let Some(region) = &record.region {
+            return match record.kind {
+                ErrorKind::StackOverflow => {
+                    stack(record, f)?;
+                    write!(f, ", {region}")
+                }
+                _ => {
+                    touch(record, f)?;
+                    region.say_place(f)
+                }
+            };
+        }
         match record.kind {
             ErrorKind::HeapBufferOverflow | ErrorKind::HeapBufferUnderflow => overrun(record, f),
             ErrorKind::UseAfterFree => {

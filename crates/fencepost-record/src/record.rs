@@ -1,6 +1,6 @@
 //! The record of one error: plain data of fixed size, valid when zeroed.
 
-use crate::{AccessType, BlockState, Confidence, ErrorKind, ModuleTable, Notes, Text, Where};
+use crate::{AccessType, BlockState, Confidence, ErrorKind, ModuleTable, Notes, RegionInfo, Text, Where};
 
 /// The most frames a stack can hold (`stack_depth` goes up to this).
 pub const FRAMES_MAX: usize = 128;
@@ -208,6 +208,8 @@ pub struct Record {
     pub fault: Stack,
     /// Who sealed the memory, for a seal violation.
     pub seal: Option<SealInfo>,
+    /// The region of the program's own that it concerns.
+    pub region: Option<RegionInfo>,
     /// The machine's registers, for a fault.
     pub registers: Registers,
     /// The signal that the fault raised; 0 when the error was found without a fault.

@@ -115,6 +115,12 @@ pub struct Summary {
     pub reports_lost: u64,
     /// Stacks not kept because the depot was full.
     pub stacks_lost: u64,
+    /// Regions of the program's own: reservations, arenas, pools, stacks.
+    pub regions: u64,
+    /// Bytes of addresses that they have reserved.
+    pub regions_reserved: u64,
+    /// Bytes of memory that they have committed.
+    pub regions_committed: u64,
 }
 
 /// One line, and one more for each reason why blocks were not guarded, each with its end.
@@ -158,6 +164,11 @@ impl fmt::Display for Summary {
         if self.reports_lost > 0 {
             let errors = Count(self.reports_lost, "more error");
             writeln!(f, "{HEAD} {errors} not written: the same as one before, or too many at once")?;
+        }
+        if self.regions > 0 {
+            write!(f, "{HEAD} {} of the program's own: ", Count(self.regions, "region"))?;
+            let (committed, reserved) = (Amount(self.regions_committed), Amount(self.regions_reserved));
+            writeln!(f, "{committed} committed of {reserved} reserved")?;
         }
         if self.stacks_lost > 0 {
             let stacks = Count(self.stacks_lost, "stack");

@@ -61,6 +61,7 @@ pub fn body(record: &Record, frames: &dyn Frames, style: Style, out: &mut dyn Wr
     page.damage()?;
     page.given_layout()?;
     page.seal()?;
+    page.region()?;
     page.block()?;
     page.neighbours()?;
     page.notes()?;

@@ -228,6 +228,9 @@ fn the_summary_has_every_counter() {
         "reports",
         "reports_lost",
         "stacks_lost",
+        "regions",
+        "regions_reserved",
+        "regions_committed",
     ] {
         assert!(value[key].is_u64(), "{key}");
     }

@@ -27,6 +27,7 @@ mod alloc;
 mod capture;
 #[doc(hidden)]
 pub mod exported;
+mod grown;
 mod questions;
 mod reports;
 mod runtime;

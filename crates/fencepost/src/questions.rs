@@ -28,6 +28,9 @@ pub struct BlockInfo {
     pub allocated: Origin,
     /// Who freed it, if it was freed.
     pub freed: Option<Origin>,
+    /// The region of the program's own (an arena, a pool, a stack) that the address belongs to: then there is no block of
+    /// the heap, `size` is what is used of the region, and nobody's stacks are known.
+    pub region: Option<crate::memory::regions::Region>,
 }
 
 /// Who did something to a block, from where, and how long ago.
@@ -56,9 +59,10 @@ impl Origin {
 }
 
 /// The guarded block that owns an address, also one freed long ago, or the one within a page of it that an access
-/// there would be reported against. `None` for other memory.
+/// there would be reported against; or the region of the program's own (an arena, a pool, a stack of
+/// [`crate::growing`]) that it lies in. `None` for other memory.
 pub fn describe<T: ?Sized>(pointer: *const T) -> Option<BlockInfo> {
-    let facts = GUARD.describe(pointer.addr())?;
+    let Some(facts) = GUARD.describe(pointer.addr()) else { return describe_region(pointer.addr()) };
     Some(BlockInfo {
         address: facts.address,
         size: facts.size,
@@ -69,6 +73,24 @@ pub fn describe<T: ?Sized>(pointer: *const T) -> Option<BlockInfo> {
         sealed: facts.sealed,
         allocated: Origin::of(&facts.allocated),
         freed: facts.freed.as_ref().map(Origin::of),
+        region: None,
+    })
+}
+
+fn describe_region(address: usize) -> Option<BlockInfo> {
+    let region = crate::memory::regions::find(address)?;
+    let (size, state, place, distance) = crate::grown::as_block(&region, address);
+    Some(BlockInfo {
+        address: region.start,
+        size,
+        align: crate::memory::page_size(),
+        state,
+        place,
+        distance,
+        sealed: false,
+        allocated: Origin::of(&Stack::default()),
+        freed: None,
+        region: Some(region),
     })
 }
 
@@ -79,7 +101,11 @@ pub fn check() -> usize {
     GUARD.check(here())
 }
 
-/// Everything counted so far. All zero when nothing is guarded.
+/// Everything counted so far. When nothing is guarded, all zero but the regions of the program's own, which
+/// [`crate::memory::regions::usage`] lists by name.
 pub fn stats() -> Summary {
-    GUARD.stats().unwrap_or_default()
+    GUARD.stats().unwrap_or_else(|| {
+        let [regions, regions_reserved, regions_committed] = crate::grown::totals();
+        Summary { regions, regions_reserved, regions_committed, ..Summary::default() }
+    })
 }

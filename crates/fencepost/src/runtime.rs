@@ -10,6 +10,8 @@ pub(crate) static GUARD: Guard<Host> = Guard::new(
     Host::new(),
     Hooks {
         capture,
+        region: crate::grown::region,
+        regions: crate::grown::totals,
         on_fault,
         thread_exit,
         fork_prepare,

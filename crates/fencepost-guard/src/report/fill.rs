@@ -40,6 +40,7 @@ impl<P: Platform> Guard<P> {
             size: seal.range.len as u64,
             sealer: self.stack_of(&seal.act, now),
         });
+        record.region = case.region;
         let address = case.access.address.unwrap_or(0);
         for (to, from) in record.neighbours.iter_mut().zip(case.neighbours) {
             *to = from.map(|slot| neighbour(&slot, address));

@@ -60,6 +60,14 @@ fn capture(_anchor: usize, into: &mut [u64]) -> usize {
     STACK.with_borrow(|stack| into.iter_mut().zip(stack).map(|(place, frame)| *place = *frame).count())
 }
 
+fn region(_: usize) -> Option<fencepost_record::RegionInfo> {
+    None
+}
+
+fn regions() -> [u64; 3] {
+    [0; 3]
+}
+
 fn on_fault(fault: &Fault) -> Verdict {
     current().guard.on_fault(fault)
 }
@@ -108,8 +116,18 @@ impl World {
 
     /// A runtime that has not been started.
     pub fn unstarted(system: SimOptions, options: &str, render: Option<Renderer>) -> World {
-        let hooks =
-            Hooks { capture, on_fault, thread_exit, fork_prepare, fork_parent, fork_child, at_exit, render };
+        let hooks = Hooks {
+            capture,
+            region,
+            regions,
+            on_fault,
+            thread_exit,
+            fork_prepare,
+            fork_parent,
+            fork_child,
+            at_exit,
+            render,
+        };
         let sim = Sim::with(system);
         sim.set_environment("FENCEPOST_OPTIONS", &format!("{OPTIONS}{options}"));
         let world = World { guard: Box::leak(Box::new(Guard::new(sim, hooks))) };

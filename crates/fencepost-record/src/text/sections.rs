@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::Page;
-use crate::wording::{Age, Clean, Count};
+use crate::wording::{Age, Clean, Count, Grouped};
 use crate::{
     AccessType, BlockState, ErrorKind, FrameView, Neighbour, Note, Record, Stack, ThreadInfo, Where, Which,
 };
@@ -111,6 +111,21 @@ impl Page<'_> {
         self.event("sealed", &seal.sealer, Which::Sealed)
     }
 
+    /// The region of the program's own, and how much of it is used.
+    pub(super) fn region(&mut self) -> fmt::Result {
+        let Some(region) = &self.record.region else { return Ok(()) };
+        self.open_heading()?;
+        write!(self.out, "the region:")?;
+        self.close_space()?;
+        let end = region.address.saturating_add(region.reserved);
+        write!(self.out, "{region} from {:#x} up to {end:#x}, ", region.address)?;
+        if let Some(used) = region.used {
+            write!(self.out, "{} used, ", Count(used, "byte"))?;
+        }
+        let committed = Count(region.committed, "byte");
+        writeln!(self.out, "{committed} committed of {} reserved", Grouped(region.reserved))
+    }
+
     /// The block, where it came from and where it went.
     pub(super) fn block(&mut self) -> fmt::Result {
         let Some(block) = &self.record.block else { return Ok(()) };
@@ -158,7 +173,7 @@ impl Page<'_> {
     /// The nearest blocks, when the address belongs to none.
     pub(super) fn neighbours(&mut self) -> fmt::Result {
         let record = self.record;
-        if record.block.is_some() {
+        if record.block.is_some() || record.region.is_some() {
             return Ok(());
         }
         if record.neighbours.iter().all(Option::is_none) {

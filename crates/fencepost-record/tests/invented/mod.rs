@@ -298,7 +298,43 @@ fn other_faults() -> Vec<(&'static str, Record)> {
     canonical.notes = Notes::NONE.with(Note::NonCanonical);
     let mut library = Record { access: access(Read, 0, None), ..base(NullDereference) };
     library.fault = stack(thread(7, ""), 0, true, &[LIBRARY + 0x18_0010, PROGRAM + 0x1311, 0x1000]);
+    let arena = RegionInfo {
+        kind: Text::new(b"arena"),
+        name: Text::new(b"frames"),
+        address: HEAP,
+        reserved: 1 << 20,
+        committed: 8192,
+        used: Some(6144),
+        place: RegionPlace::Past,
+        distance: 2048,
+        slot: None,
+    };
+    let past = Record {
+        access: access(Write, HEAP + 8192, Some(8)),
+        region: Some(arena),
+        ..base(ErrorKind::HeapBufferOverflow)
+    };
+    let pool = RegionInfo {
+        kind: Text::new(b"pool"),
+        name: Text::EMPTY,
+        used: None,
+        place: RegionPlace::FreedSlot,
+        distance: 4,
+        slot: Some(7),
+        ..arena
+    };
+    let freed = Record {
+        access: access(Read, HEAP + 60, Some(4)),
+        region: Some(pool),
+        ..base(ErrorKind::UseAfterFree)
+    };
+    let fiber = RegionInfo { kind: Text::new(b"call stack"), place: RegionPlace::Before, ..arena };
+    let fiber =
+        Record { access: access(Write, HEAP - 8, Some(8)), region: Some(fiber), ..base(StackOverflow) };
     vec![
+        ("region-past", past),
+        ("region-freed-slot", freed),
+        ("region-stack-overflow", fiber),
         ("seal-violation", seal),
         ("seal-violation-global", global),
         ("tripwire", tripwire),

@@ -93,6 +93,9 @@ documents! {
         /// The seal that was violated.
         #[serde(deserialize_with = "nullable")]
         seal: Option<Seal>,
+        /// The region of the program's own.
+        #[serde(deserialize_with = "nullable")]
+        region: Option<Region>,
         /// The thread that the error showed in.
         fault: Fault,
         /// The source lines around the first frame of the user's own code.
@@ -191,6 +194,32 @@ documents! {
         state: BlockState,
         /// Bytes between it and the address.
         distance: u64,
+    }
+
+    /// An arena, a pool or a stack of the program's own.
+    Region {
+        /// What it is.
+        kind: String,
+        /// Its name.
+        #[serde(deserialize_with = "nullable")]
+        name: Option<String>,
+        /// Its first usable byte.
+        address: Hex,
+        /// Usable bytes of addresses.
+        reserved: u64,
+        /// Bytes of memory committed.
+        committed: u64,
+        /// Bytes in use, where use grows from one end.
+        #[serde(deserialize_with = "nullable")]
+        used: Option<u64>,
+        /// Where the access lies.
+        #[serde(rename = "where")]
+        place: String,
+        /// How far, in bytes.
+        distance: u64,
+        /// Which slot of a pool.
+        #[serde(deserialize_with = "nullable")]
+        slot: Option<u64>,
     }
 
     /// Memory that was made read-only.
@@ -355,6 +384,12 @@ documents! {
         reports_lost: u64,
         /// Stacks that could not be kept.
         stacks_lost: u64,
+        /// Regions of the program's own.
+        regions: u64,
+        /// Bytes of addresses that they have reserved.
+        regions_reserved: u64,
+        /// Bytes of memory that they have committed.
+        regions_committed: u64,
     }
 }
 

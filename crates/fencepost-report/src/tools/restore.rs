@@ -40,6 +40,7 @@ pub(crate) fn record(document: &Document) -> Box<Record> {
             size: seal.size,
             sealer: stack(&seal.sealer),
         }),
+        region: document.region.as_ref().map(region),
         registers: registers(document),
         signal: document.signal.unwrap_or(0),
         confidence: match document.confidence {
@@ -56,6 +57,21 @@ pub(crate) fn record(document: &Document) -> Box<Record> {
     });
     fill_modules(&mut out.modules, document);
     out
+}
+
+fn region(region: &parse::Region) -> record::RegionInfo {
+    let place = record::RegionPlace::ALL.into_iter().find(|place| place.name() == region.place);
+    record::RegionInfo {
+        kind: Text::new(region.kind.as_bytes()),
+        name: Text::new(region.name.as_deref().unwrap_or_default().as_bytes()),
+        address: region.address.0,
+        reserved: region.reserved,
+        committed: region.committed,
+        used: region.used,
+        place: place.unwrap_or_default(),
+        distance: region.distance,
+        slot: region.slot,
+    }
 }
 
 /// Whether the first frame of the fault is the instruction itself.

@@ -4,6 +4,7 @@
 //! error after the word `figure:`. A program that finds a bound broken or a content damaged panics.
 
 mod churn;
+mod growing;
 mod limits;
 mod process;
 mod shapes;
@@ -37,6 +38,7 @@ fn main() {
         Some("exit") => std::process::exit(i32::try_from(number(1)).expect("a status")),
         Some("panics") => process::panics(),
         Some("api") => process::api(),
+        Some("growing") => growing::allocators(),
         other => {
             eprintln!("clean: no such program: {other:?}");
             std::process::exit(2);

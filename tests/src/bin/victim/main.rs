@@ -8,6 +8,7 @@
 mod bounds;
 mod calls;
 mod frees;
+mod growing;
 mod pointers;
 mod seals;
 mod stacks;
@@ -47,6 +48,7 @@ fn main() {
         "fill-pattern" => pointers::fill_pattern(),
         "stack-overflow" => stacks::overflow(rest),
         "seal" => seals::violate(rest),
+        "growing" => growing::misuse(rest),
         "memcpy" => calls::memcpy_overrun(),
         "qsort" => calls::qsort_overrun(),
         "fork" => calls::fork_overrun(),
