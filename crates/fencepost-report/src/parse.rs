@@ -4,6 +4,7 @@
 //! the line and the key. Unknown keys are let pass, so that a newer writer's lines can be read.
 
 mod documents;
+mod region;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use fencepost_record::json::{REPORT_SCHEMA, START_SCHEMA, SUMMARY_SCHEMA};
 use serde::de::DeserializeOwned;
 
 pub use documents::*;
+pub use region::Region;
 
 /// Why a line could not be read. Reads after "failed to read".
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,7 +24,9 @@ impl<'de> Deserialize<'de> for Hex {
 }
 
 /// `null` or a value; unlike with a plain `Option`, the key must be there.
-fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(super) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     Option::deserialize(deserializer)
 }
 
@@ -95,7 +97,7 @@ documents! {
         seal: Option<Seal>,
         /// The region of the program's own.
         #[serde(deserialize_with = "nullable")]
-        region: Option<Region>,
+        region: Option<super::Region>,
         /// The thread that the error showed in.
         fault: Fault,
         /// The source lines around the first frame of the user's own code.
@@ -194,32 +196,6 @@ documents! {
         state: BlockState,
         /// Bytes between it and the address.
         distance: u64,
-    }
-
-    /// An arena, a pool or a stack of the program's own.
-    Region {
-        /// What it is.
-        kind: String,
-        /// Its name.
-        #[serde(deserialize_with = "nullable")]
-        name: Option<String>,
-        /// Its first usable byte.
-        address: Hex,
-        /// Usable bytes of addresses.
-        reserved: u64,
-        /// Bytes of memory committed.
-        committed: u64,
-        /// Bytes in use, where use grows from one end.
-        #[serde(deserialize_with = "nullable")]
-        used: Option<u64>,
-        /// Where the access lies.
-        #[serde(rename = "where")]
-        place: String,
-        /// How far, in bytes.
-        distance: u64,
-        /// Which slot of a pool.
-        #[serde(deserialize_with = "nullable")]
-        slot: Option<u64>,
     }
 
     /// Memory that was made read-only.
