@@ -34,6 +34,8 @@ fn crate_roots_forbid_what_they_promise_to() {
     let mut wrong = look("fencepost-record", &["#![no_std]", "#![forbid(unsafe_code)]"], &[]);
     wrong.extend(look("fencepost-report", &["#![forbid(unsafe_code)]"], &[]));
     wrong.extend(look("fencepost-guard", &["#![no_std]"], &[]));
+    let path = "crates/cargo-fencepost/src/main.rs";
+    wrong.extend(crate_root(path, &read(&root().join(path)), &["#![forbid(unsafe_code)]"], &[]));
     for path in sources() {
         if path.starts_with("crates/fencepost-record/") || path.starts_with("crates/fencepost-guard/") {
             wrong.extend(crate_root(&path, &read(&root().join(&path)), &[], &["extern crate alloc"]));

@@ -54,6 +54,19 @@ impl Finding {
         self.status == Status::New
     }
 
+    /// Takes `options` for those of the program, and makes the line that replays it anew: what a tool added for itself
+    /// is of no use to people.
+    pub fn set_options(&mut self, options: &str) {
+        options.clone_into(&mut self.document.options);
+        let mut replay = String::new();
+        let known = fencepost_record::replay::write(&restore::record(&self.document), &mut replay);
+        self.document.replay = known.unwrap_or(false).then_some(replay);
+        if let Value::Object(map) = &mut self.json {
+            map.insert("options".to_owned(), self.document.options.clone().into());
+            map.insert("replay".to_owned(), self.document.replay.clone().into());
+        }
+    }
+
     /// The report as one JSON object on one line, with `times`, `test` and `status` added.
     pub fn to_json(&self) -> String {
         let mut json = self.json.clone();

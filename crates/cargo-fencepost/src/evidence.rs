@@ -1,0 +1,129 @@
+//! What the programs wrote, and what it proves about their guard.
+
+use std::path::Path;
+
+use fencepost_report::parse::{self, Line};
+use fencepost_report::tools::Collection;
+
+use crate::inspect::Facts;
+use crate::session::{Guard, Plan};
+
+/// All reports in a folder; and as text the lines that are none.
+pub fn read(folder: &Path) -> (Collection, String) {
+    let (mut collection, mut others) = (Collection::new(), String::new());
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    files.retain(|path: &std::path::PathBuf| path.extension().is_some_and(|ending| ending == "jsonl"));
+    files.sort();
+    for path in files {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                collection.read(&name, &text);
+                for line in text.lines() {
+                    if matches!(parse::parse_line(line, 1), Ok(Line::Start(_) | Line::Summary(_))) {
+                        others.push_str(line);
+                        others.push('\n');
+                    }
+                }
+            }
+            Err(error) => eprintln!("fencepost: a report of process {name} cannot be read: {error}"),
+        }
+    }
+    (collection, others)
+}
+
+/// Whether the program itself had a guard, which, and if none, why not.
+pub fn judge(plan: &Plan, facts: &Facts, collection: &Collection, pid: u32) -> (Guard, Option<String>) {
+    let starts = collection.starts.iter().filter(|start| start.pid == pid).count();
+    let summaries = collection.summaries.iter().filter(|summary| summary.pid == pid);
+    let blocks: u64 = summaries.clone().map(|summary| summary.total).sum();
+    let reported = collection.findings.iter().any(|finding| finding.document.process.pid == pid);
+    let spoke = starts > 0 || summaries.clone().next().is_some() || reported;
+    if !spoke {
+        return (Guard::None, Some(why_silent(plan, facts)));
+    }
+    if facts.own_runtime {
+        return (Guard::Own, None);
+    }
+    match &facts.own_allocator {
+        Some(name) if name == "malloc" => {
+            let why = "it exports a malloc of its own, which the library leaves alone so that no two heaps are mixed: \
+                       build it without that allocator, or with GuardedAlloc";
+            (Guard::None, Some(why.to_owned()))
+        }
+        Some(name) => {
+            let why = format!(
+                "{name} is linked into it under names of its own: only what goes to malloc is guarded; \
+                 build it without {name}, or with GuardedAlloc over it"
+            );
+            (Guard::Preload, Some(why))
+        }
+        None if blocks == 0 && summaries.clone().next().is_some() && !reported => {
+            let why = "the library was loaded and no block went through it: the program has an allocator of its own \
+                       (Go, Java and others do), or allocates nothing";
+            (Guard::None, Some(why.to_owned()))
+        }
+        None => (Guard::Preload, None),
+    }
+}
+
+/// No start line and no summary came back.
+fn why_silent(plan: &Plan, facts: &Facts) -> String {
+    if let Some(why) = &facts.no_preload
+        && !facts.own_runtime
+    {
+        return why.clone();
+    }
+    if facts.own_runtime {
+        return "it holds fencepost, and no GuardedAlloc of it came into force: \
+                make one the #[global_allocator] of this binary"
+            .to_owned();
+    }
+    if facts.own_allocator.as_deref() == Some("malloc") {
+        return "it exports a malloc of its own, which the library leaves alone so that no two heaps are mixed: \
+                build it without that allocator, or with GuardedAlloc"
+            .to_owned();
+    }
+    if plan.preload.is_none() {
+        return "it has no GuardedAlloc, and no library may be preloaded (--no-preload): \
+                make GuardedAlloc its #[global_allocator]"
+            .to_owned();
+    }
+    "nothing came back from the library: it was not loaded (the program has special privileges, drops its \
+     environment, or the system forbids it), or the program ended before it began"
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = "{\"schema\":\"fencepost-start/1\",\"pid\":7,\"engine\":\"marker\",\"mode\":\"strict\",\"exe\":null}\n";
+
+    fn judged(plan: &Plan, facts: &Facts, text: &str) -> (Guard, String) {
+        let mut collection = Collection::new();
+        collection.read("a", text);
+        assert!(collection.problems.is_empty());
+        let (guard, why) = judge(plan, facts, &collection, 7);
+        (guard, why.unwrap_or_default())
+    }
+
+    #[test]
+    fn only_what_came_back_proves_a_guard() {
+        let plan = Plan { preload: Some("lib".into()), ..Plan::default() };
+        let own = Facts { own_runtime: true, ..Facts::default() };
+        assert_eq!(judged(&plan, &own, START).0, Guard::Own);
+        assert_eq!(judged(&plan, &Facts::default(), START).0, Guard::Preload);
+        assert_eq!(judged(&plan, &Facts::default(), "").0, Guard::None);
+        assert_eq!(judged(&plan, &own, "").0, Guard::None);
+        // Another process's guard proves nothing about this one's.
+        assert_eq!(judged(&plan, &own, &START.replace(":7", ":8")).0, Guard::None);
+        let fixed = Facts { no_preload: Some("it is static".into()), ..Facts::default() };
+        assert_eq!(judged(&plan, &fixed, ""), (Guard::None, "it is static".to_owned()));
+        let exports = Facts { own_allocator: Some("malloc".into()), ..Facts::default() };
+        assert!(judged(&plan, &exports, "").1.contains("malloc of its own"));
+    }
+}
