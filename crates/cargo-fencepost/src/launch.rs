@@ -63,7 +63,7 @@ pub fn launch(
     collection.resolve(&mut Modules::new());
     for finding in &mut collection.findings {
         if plan.tests {
-            finding.test = tests_named::name(&finding.document);
+            finding.set_test(tests_named::name(&finding.document));
         }
         let options = without_ours(&finding.document.options);
         finding.set_options(&options);

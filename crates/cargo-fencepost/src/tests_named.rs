@@ -20,16 +20,17 @@ pub fn name(document: &Document) -> Option<String> {
         }
     }
     let thread = document.fault.thread.name.as_deref().unwrap_or("");
+    let is_main = thread.is_empty() || thread == "main";
     let allocated =
         document.block.as_ref().map(|block| block.allocated.frames.as_slice()).unwrap_or_default();
     let stacks = [document.fault.frames.as_slice(), allocated];
     let mut paths = stacks.iter().flat_map(|frames| frames.iter().rev()).filter_map(path);
-    if let Some(path) = paths.clone().find(|path| !thread.is_empty() && starts_alike(path, thread)) {
+    if let Some(path) = paths.clone().find(|path| !is_main && starts_alike(path, thread)) {
         return Some(path);
     }
     // With one thread for all tests, that thread is the program's own: the outermost function tells.
     let program = document.process.exe.as_deref().and_then(|exe| exe.rsplit('/').next()).unwrap_or("");
-    if thread.is_empty() || thread == "main" || starts_alike(program, thread) {
+    if is_main || starts_alike(program, thread) {
         let outermost = document.fault.frames.last()?.function.as_deref()?;
         let is_harness = outermost.ends_with("{{closure}}") || outermost.ends_with("{closure#0}");
         return if is_harness { paths.next() } else { None };

@@ -54,6 +54,20 @@ impl Finding {
         self.status == Status::New
     }
 
+    /// Notes the test that it happened in. Where the system kept the beginning of the test's name as the thread's, the
+    /// thread gets the whole name, as it has inside the process.
+    pub fn set_test(&mut self, test: Option<String>) {
+        let thread = &mut self.document.fault.thread.name;
+        let cut = thread.as_deref().unwrap_or("");
+        if let Some(test) = test.as_deref().filter(|test| cut.len() == 15 && test.starts_with(cut)) {
+            *thread = Some(test.to_owned());
+            if let Some(name) = self.json.pointer_mut("/fault/thread/name") {
+                *name = test.into();
+            }
+        }
+        self.test = test;
+    }
+
     /// Takes `options` for those of the program, and makes the line that replays it anew: what a tool added for itself
     /// is of no use to people.
     pub fn set_options(&mut self, options: &str) {

@@ -1,12 +1,13 @@
-//! JUnit XML: one test case a finding, and one for each guarded program that had none.
+//! JUnit XML: one test case a finding, and one for each guarded program that had none. Only elements and attributes
+//! that the strictest of the common readers knows (the schema of Jenkins' xUnit plugin).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use super::super::{Collection, Finding, Status};
-use super::{Setting, place, text};
+use super::text;
 
-pub(super) fn write(collection: &Collection, setting: &Setting, out: &mut dyn Write) -> fmt::Result {
+pub(super) fn write(collection: &Collection, out: &mut dyn Write) -> fmt::Result {
     let mut suites: BTreeMap<String, Vec<&Finding>> = BTreeMap::new();
     for finding in &collection.findings {
         let exe = finding.document.process.exe.as_deref().unwrap_or("a program");
@@ -21,7 +22,7 @@ pub(super) fn write(collection: &Collection, setting: &Setting, out: &mut dyn Wr
     out.write_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n")?;
     writeln!(out, "<testsuites name=\"fencepost\" tests=\"{all}\" failures=\"{failures}\" errors=\"0\">")?;
     for (name, findings) in &suites {
-        suite(name, findings, setting, out)?;
+        suite(name, findings, out)?;
     }
     out.write_str("</testsuites>\n")
 }
@@ -30,7 +31,7 @@ fn file_name(path: &str) -> &str {
     path.rsplit(['/', '\\']).next().unwrap_or(path)
 }
 
-fn suite(name: &str, findings: &[&Finding], setting: &Setting, out: &mut dyn Write) -> fmt::Result {
+fn suite(name: &str, findings: &[&Finding], out: &mut dyn Write) -> fmt::Result {
     let failures = findings.iter().filter(|finding| finding.counts()).count();
     let skipped = findings.len() - failures;
     let tests = findings.len().max(1);
@@ -43,12 +44,12 @@ fn suite(name: &str, findings: &[&Finding], setting: &Setting, out: &mut dyn Wri
         writeln!(out, "    <testcase name=\"no memory error\" classname=\"{name}\"/>")?;
     }
     for finding in findings {
-        case(&name, finding, setting, out)?;
+        case(&name, finding, out)?;
     }
     out.write_str("  </testsuite>\n")
 }
 
-fn case(class: &str, finding: &Finding, setting: &Setting, out: &mut dyn Write) -> fmt::Result {
+fn case(class: &str, finding: &Finding, out: &mut dyn Write) -> fmt::Result {
     let document = &finding.document;
     let (kind, fingerprint) = (document.kind.name(), document.fingerprint.0);
     // Case names must differ within a suite, and stay the same from run to run.
@@ -57,11 +58,6 @@ fn case(class: &str, finding: &Finding, setting: &Setting, out: &mut dyn Write) 
         None => format!("{kind} {fingerprint:016x}"),
     };
     write!(out, "    <testcase name=\"{}\" classname=\"{class}\"", escape(&title))?;
-    if let Some(frame) = place::primary(document)
-        && let (Some(file), Some(line)) = (&frame.file, frame.line)
-    {
-        write!(out, " file=\"{}\" line=\"{line}\"", escape(&place::relative(file, setting).0))?;
-    }
     out.write_str(">\n")?;
     match &finding.status {
         Status::New => {

@@ -86,7 +86,7 @@ pub fn render(
         Format::Text => text::write(collection, setting, out),
         Format::Json => json(collection, out),
         Format::Sarif => sarif::write(collection, setting, out),
-        Format::Junit => junit::write(collection, setting, out),
+        Format::Junit => junit::write(collection, out),
         Format::Github => github::write(collection, setting, out),
         Format::Html => html::write(collection, setting, out),
         Format::Asan => asan::write(collection, out),
