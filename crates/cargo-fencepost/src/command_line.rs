@@ -88,7 +88,6 @@ fn exec() -> Command {
                 .required(true)
                 .num_args(1..)
                 .trailing_var_arg(true)
-                .allow_hyphen_values(true)
                 .value_hint(ValueHint::CommandWithArguments)
                 .value_parser(clap::value_parser!(OsString)),
         )

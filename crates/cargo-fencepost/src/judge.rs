@@ -64,7 +64,14 @@ pub fn judge(
     if let Some(line) = &missed {
         eprintln!("fencepost: {line}");
     }
-    if collection.failures().next().is_some() {
+    let unread: usize = verdict.accounts.iter().map(|account| account.unread).sum();
+    if unread > 0 {
+        eprintln!(
+            "fencepost: lines of reports that could not be read: {unread}; they count as errors \
+             (is the program built with another version of fencepost?)"
+        );
+    }
+    if collection.failures().next().is_some() || unread > 0 {
         return Ok(Ending::Status(REPORTED));
     }
     if verdict.accounts.iter().any(|account| account.guard == Guard::None) || missed.is_some() {

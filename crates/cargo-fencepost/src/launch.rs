@@ -78,6 +78,7 @@ pub fn launch(
         why,
         status: status.code(),
         signal: status.signal(),
+        unread: collection.problems.len(),
     };
     Ok(Outcome { account, collection, other_lines })
 }

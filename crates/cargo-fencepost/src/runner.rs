@@ -79,7 +79,8 @@ fn print(plan: &Plan, outcome: &Outcome) {
         text.push('\n');
     }
     for problem in &outcome.collection.problems {
-        text.push_str(&format!("fencepost: a report could not be read: {problem}\n"));
+        // Nothing is lost: what we cannot read, a person may.
+        text.push_str(&format!("fencepost: a report could not be read: {problem}\n{}\n", problem.line));
     }
     if text.is_empty() || plan.quiet {
         return;

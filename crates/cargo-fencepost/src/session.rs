@@ -120,6 +120,8 @@ pub struct Account {
     pub status: Option<i32>,
     /// It ended by this signal.
     pub signal: Option<i32>,
+    /// Lines of its reports that could not be read.
+    pub unread: usize,
 }
 
 /// The folder of a session, which goes away with this.

@@ -61,26 +61,20 @@ fn path(frame: &Frame) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// An invented report with this thread, stack and command line.
     fn document(thread: &str, functions: &[&str], args: &[&str]) -> Document {
-        let frame = |function: &&str| {
-            format!(
-                "{{\"address\":\"0x1\",\"module\":null,\"build_id\":null,\"offset\":null,\"function\":\"{function}\",\
-                 \"file\":null,\"line\":null,\"column\":null,\"inlined\":false}}"
-            )
-        };
-        let frames: Vec<String> = functions.iter().map(frame).collect();
-        let args: Vec<String> = args.iter().map(|argument| format!("\"{argument}\"")).collect();
-        let line = format!(
-            "{{\"number\":1,\"kind\":\"use-after-free\",\"message\":\"\",\"access\":{{\"type\":\"read\",\"address\":null,\
-             \"size\":null}},\"block\":null,\"given_layout\":null,\"damage\":null,\"neighbours\":[null,null],\"seal\":null,\
-             \"fault\":{{\"thread\":{{\"id\":1,\"name\":\"{thread}\"}},\"frames\":[{}]}},\"source\":null,\"registers\":null,\
-             \"signal\":11,\"process\":{{\"pid\":1,\"exe\":\"/t/demo-0123456789abcdef\",\"args\":[{}]}},\"options\":\"\",\
-             \"engine\":null,\"coverage\":{{\"guarded\":0,\"total\":0,\"percent\":null}},\"seed\":\"0x0\",\"replay\":null,\
-             \"confidence\":\"high\",\"reasons\":[],\"notes\":[],\"fingerprint\":\"0x0\"}}",
-            frames.join(","),
-            args.join(",")
-        );
-        serde_json::from_str(&line).expect("a document")
+        const LINE: &str = include_str!("../../fencepost-record/tests/golden/null-dereference.json");
+        let mut line: serde_json::Value = serde_json::from_str(LINE).expect("JSON");
+        let mut frame = line["fault"]["frames"][0].clone();
+        let frames = functions.iter().map(|function| {
+            frame["function"] = (*function).into();
+            frame.clone()
+        });
+        line["fault"]["frames"] = frames.collect();
+        line["fault"]["thread"]["name"] = thread.into();
+        line["process"]["args"] = args.iter().copied().collect();
+        line["process"]["exe"] = "/t/demo-0123456789abcdef".into();
+        serde_json::from_value(line).expect("a document")
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub struct Problem {
     pub source: String,
     /// What is wrong.
     pub error: ParseError,
+    /// The line as it stands there.
+    pub line: String,
     /// It is the last line and has no end: the process was ended while it wrote.
     pub unfinished: bool,
 }
@@ -150,7 +152,12 @@ impl Collection {
                 Ok(Line::Start(start)) => self.starts.push(start),
                 Err(error) => {
                     let unfinished = number == last && !text.ends_with('\n');
-                    self.problems.push(Problem { source: source.to_owned(), error, unfinished });
+                    self.problems.push(Problem {
+                        source: source.to_owned(),
+                        error,
+                        line: line.to_owned(),
+                        unfinished,
+                    });
                 }
             }
         }

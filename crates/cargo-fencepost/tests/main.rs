@@ -1,0 +1,12 @@
+//! Drives the built command on real programs: what they end with, what is said, what is left behind.
+
+#[path = "main/demo.rs"]
+mod demo;
+#[path = "main/files.rs"]
+mod files;
+#[path = "main/harness.rs"]
+mod harness;
+#[path = "main/programs.rs"]
+mod programs;
+#[path = "main/settings.rs"]
+mod settings;
