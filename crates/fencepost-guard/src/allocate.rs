@@ -11,7 +11,7 @@ use crate::calls::INNER_CALL;
 use crate::engine::{Engine, open_by_commit};
 use crate::geometry::{House, SMALL_PAGES, Side};
 use crate::limits::{HELD_STEP, LIVE_STEP, MAPPINGS_BY_PROTECTION};
-use crate::options::{Mode, Options, Place};
+use crate::options::{Mode, Place};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Act, Slot};
 use crate::threads::{Counters, ThreadState};
@@ -42,6 +42,9 @@ impl<P: Platform> Guard<P> {
     /// frame: younger frames are left out of the allocation's stack.
     #[inline]
     pub fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> Placed {
+        if self.passes() {
+            return Placed::Inner;
+        }
         let Some(setup) = self.ready() else { return self.not_ready() };
         let Some(state) = self.thread(setup) else {
             if self.is_rendering_here() {
@@ -146,7 +149,7 @@ impl<P: Platform> Guard<P> {
         zeroed: bool,
         anchor: usize,
     ) -> Result<NonNull<u8>, Unguarded> {
-        self.is_wanted(&setup.options, state, layout)?;
+        self.is_wanted(setup, state, layout)?;
         self.look_after_handlers(state);
         let house = setup.geometry().house(layout.size(), layout.align()).ok_or(Unguarded::AddressSpace)?;
         let held = match house {
@@ -172,7 +175,8 @@ impl<P: Platform> Guard<P> {
         NonNull::new(block as *mut u8).ok_or(Unguarded::Disabled)
     }
 
-    fn is_wanted(&self, options: &Options, state: &ThreadState, layout: Layout) -> Result<(), Unguarded> {
+    fn is_wanted(&self, setup: &Setup, state: &ThreadState, layout: Layout) -> Result<(), Unguarded> {
+        let options = &setup.options;
         if self.is_disabled() {
             return Err(Unguarded::Disabled);
         }
@@ -192,7 +196,12 @@ impl<P: Platform> Guard<P> {
             // The gap is uniform between 1 and twice the rate, so that no rhythm of the program is missed for good.
             let span = u64::from(options.sample_rate).saturating_mul(2).saturating_sub(1).max(1);
             let gap = state.next_random().checked_rem(span).unwrap_or(0);
-            state.countdown.store(u32::try_from(gap).unwrap_or(u32::MAX), Ordering::Relaxed);
+            let gap = u32::try_from(gap).unwrap_or(u32::MAX);
+            if setup.lets_pass {
+                self.grant(state, gap);
+            } else {
+                state.countdown.store(gap, Ordering::Relaxed);
+            }
             return Ok(());
         }
         state.countdown.store(left.wrapping_sub(1), Ordering::Relaxed);

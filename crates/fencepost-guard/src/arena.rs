@@ -10,7 +10,7 @@ use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
-use fencepost_sys::{Memory, Threads, VmResult};
+use fencepost_sys::{Memory, Range, Threads, VmResult};
 
 use crate::lock::Lock;
 use crate::region::Region;
@@ -53,6 +53,11 @@ impl Arena {
 
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.region.release(memory);
+    }
+
+    /// All its addresses.
+    pub(crate) fn addresses(&self) -> Range {
+        self.region.range()
     }
 
     /// Whether an address is the arena's.

@@ -15,13 +15,11 @@ use crate::geometry::align_down;
 use crate::heap::Found;
 use crate::limits::MAPPINGS_BY_PROTECTION;
 use crate::options::Mode;
+use crate::quick::LOWEST;
 use crate::report::{Case, Frames};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Act, Slot, SlotState, SlotView};
 use crate::threads::{BUSY, Counters, ThreadState};
-
-/// Addresses below this are no block's: null pointers with an offset.
-const LOWEST: usize = 64 << 10;
 
 /// Whose block was freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +58,11 @@ impl<P: Platform> Guard<P> {
     }
 
     fn free_given(&self, block: NonNull<u8>, given: Given, how: AccessType, anchor: usize) -> Freed {
-        let Some(setup) = self.ready() else { return Freed::Inner };
         let address = block.as_ptr() as usize;
+        if self.is_foreign(address) {
+            return Freed::Inner;
+        }
+        let Some(setup) = self.ready() else { return Freed::Inner };
         if self.arena.owns(address) {
             // SAFETY: the arena gave this block out, and the caller gives it up.
             unsafe { self.arena.free(&self.platform, block) };

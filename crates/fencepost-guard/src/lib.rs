@@ -51,6 +51,7 @@ mod lock;
 pub mod options;
 mod output;
 mod pattern;
+mod quick;
 mod region;
 mod report;
 mod runtime;

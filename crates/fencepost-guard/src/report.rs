@@ -295,7 +295,11 @@ impl<P: Platform> Guard<P> {
 
     /// Blocks that were not guarded, for one reason.
     pub(crate) fn unguarded_by(&self, why: fencepost_record::Unguarded) -> u64 {
-        self.threads.sum(|counters| counters.unguarded_by(why))
+        let counted = self.threads.sum(|counters| counters.unguarded_by(why));
+        if why != fencepost_record::Unguarded::Sample {
+            return counted;
+        }
+        self.threads.owned().fold(counted, |sum, state| sum.saturating_sub(state.counted_ahead()))
     }
 
     /// Hands every record that was not handed out yet to `each`, oldest first, and says how many were lost because

@@ -18,6 +18,7 @@ use crate::heap::{Heap, HeapSetup};
 use crate::limits::{Bounds, Limits};
 use crate::options::{Options, When};
 use crate::pattern::Patterns;
+use crate::quick::Quick;
 use crate::region::Region;
 use crate::report::Reporter;
 use crate::seal::Seals;
@@ -72,6 +73,8 @@ pub struct Rendered<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) options: Options,
+    /// Whether a block that is not chosen passes without being looked at.
+    pub(crate) lets_pass: bool,
     pub(crate) heap: HeapSetup,
     pub(crate) bounds: Bounds,
     pub(crate) patterns: Patterns,
@@ -92,6 +95,7 @@ const OFF: u32 = 3;
 /// The runtime.
 pub struct Guard<P: Platform> {
     pub(crate) platform: P,
+    pub(crate) quick: Quick,
     pub(crate) hooks: Hooks,
     state: AtomicU32,
     /// After a fault of our own: no new block is guarded.
@@ -122,6 +126,7 @@ impl<P: Platform> Guard<P> {
     pub const fn new(platform: P, hooks: Hooks) -> Self {
         Guard {
             platform,
+            quick: Quick::new(),
             hooks,
             state: AtomicU32::new(UNSTARTED),
             disabled: AtomicU32::new(0),
@@ -159,7 +164,13 @@ impl<P: Platform> Guard<P> {
         if self.state.load(Ordering::Acquire) < READY {
             return None;
         }
-        // SAFETY: READY and OFF are stored after the only write to `setup`, and nothing writes to it again.
+        self.decided_now()
+    }
+
+    /// The same, for the thread that starts the runtime and has decided.
+    fn decided_now(&self) -> Option<&Setup> {
+        // SAFETY: the only write to `setup` lies behind us: it comes before READY and OFF are stored, and the thread that
+        // starts the runtime has made it itself.
         unsafe { (*self.setup.get()).as_ref() }
     }
 
@@ -199,6 +210,9 @@ impl<P: Platform> Guard<P> {
             Some(()) => READY,
             None => OFF,
         };
+        if state == OFF && !self.decided_now().is_some_and(Setup::is_account_wanted) {
+            self.quick.set_idle();
+        }
         self.state.store(state, Ordering::Release);
         if let Some(setup) = self.decided() {
             self.write_start_line(setup);

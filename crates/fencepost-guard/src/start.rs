@@ -73,6 +73,7 @@ impl<P: Platform> Guard<P> {
         let offers = self.platform.offers();
         let mut setup = Setup {
             options,
+            lets_pass: crate::quick::lets_pass(&options),
             heap: self.heap_setup(&options, &offers),
             bounds: Bounds { held_max: u64::MAX, mappings_max: None },
             patterns: Patterns::NONE,
@@ -97,6 +98,11 @@ impl<P: Platform> Guard<P> {
         });
         match taken {
             Ok(()) => {
+                if options.mode == Mode::Sample {
+                    // Most blocks will be the inner allocator's, whose free has checks of its own.
+                    self.inner_block();
+                    self.quick.set_hull([self.heap.addresses(), self.arena.addresses()]);
+                }
                 self.store_setup(setup);
                 Some(())
             }

@@ -79,13 +79,17 @@ pub(crate) struct ThreadState {
     pub(crate) number: AtomicU32,
     /// Not 0 while the runtime works on this thread: what it allocates itself is not guarded.
     pub(crate) depth: AtomicU32,
+    /// How many allocations may pass to the inner allocator without a question (`quick.rs`).
+    pub(crate) allowance: AtomicU32,
+    /// What `allowance` was before names were resolved on this thread.
+    pub(crate) held_allowance: AtomicU32,
     /// Not 0 while this thread resolves names for a report: what it allocates comes from the private arena.
     pub(crate) reporting: AtomicU32,
     /// The span that each kind of small slot is taken from: number plus 1.
     pub(crate) spans: [AtomicU32; SMALL_PAGES + 1],
     /// How many slots the last batch of each kind opened.
     pub(crate) batches: [AtomicU32; SMALL_PAGES + 1],
-    /// Allocations until the next one that `mode=sample` guards.
+    /// Under `mode=sample`, allocations until the next one that is guarded, where each has to be looked at.
     pub(crate) countdown: AtomicU32,
     /// Allocations until the handlers are looked at again.
     pub(crate) until_check: AtomicU32,
@@ -108,6 +112,7 @@ pub(crate) struct ThreadState {
 
 impl ThreadState {
     /// The state that a thread word names.
+    #[inline(always)]
     pub(crate) fn of_word(word: usize) -> Option<&'static ThreadState> {
         if word <= GONE {
             return None;
@@ -216,7 +221,7 @@ impl ThreadTable {
         for batch in &state.batches {
             batch.store(0, Ordering::Relaxed);
         }
-        for word in [&state.countdown, &state.until_check, &state.reporting, &state.depth] {
+        for word in [&state.countdown, &state.until_check, &state.reporting, &state.depth, &state.allowance] {
             word.store(0, Ordering::Relaxed);
         }
         state.owned.store(1, Ordering::Release);
@@ -234,6 +239,7 @@ impl ThreadTable {
 
     fn give_back_locked(&self, state: &ThreadState) {
         state.owned.store(0, Ordering::Release);
+        state.settle();
         self.absorb(&state.counters);
         let start = self.states.range().start;
         let offset = (core::ptr::from_ref(state) as usize).wrapping_sub(start);

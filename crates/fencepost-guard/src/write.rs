@@ -124,6 +124,11 @@ impl<P: Platform> Guard<P> {
     fn set_rendering(&self, word: u32) {
         if let Some(state) = self.thread_if_known() {
             state.reporting.store(word, Ordering::Relaxed);
+            if word == 0 {
+                state.give_allowance_back();
+            } else {
+                state.hold_allowance();
+            }
         }
         self.reporter.rendering.store(word, Ordering::SeqCst);
     }

@@ -98,9 +98,14 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
     /// [`Failure::NoMemory`].
     pub fn allocate(&self, size: usize, align: usize, zeroed: bool, family: Family, anchor: usize) -> Result {
         let Ok(layout) = Layout::from_size_align(size, align) else { return Err(Failure::NoMemory) };
+        if self.guard.passes() {
+            let block = self.inner.allocate(layout.size(), layout.align(), zeroed);
+            return NonNull::new(block).ok_or(Failure::NoMemory);
+        }
         if self.stands_back() {
             return self.inner_block(layout, zeroed);
         }
+        self.guard.note_exported();
         self.start();
         match self.guard.allocate(layout, zeroed, anchor) {
             Placed::Here(block) => {
@@ -193,6 +198,10 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
         let Some(old) = NonNull::new(block) else {
             return self.malloc(size, Family::C, anchor).map(NonNull::as_ptr);
         };
+        if size != 0 && self.guard.is_foreign(block.addr()) && self.guard.passes() {
+            // SAFETY: the runtime says that the block is the inner heap's; the rest is the caller's word.
+            return unsafe { self.resize_inner(block, size) };
+        }
         let given = Given::nothing(self.family(Family::C));
         if size == 0 {
             // SAFETY: passed on to the caller.
@@ -202,14 +211,8 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
         let held = match self.guard.check_resize(old, given, anchor) {
             Resize::Refuse => return Err(Failure::NoMemory),
             Resize::Move(layout) => layout.size(),
-            Resize::Inner => {
-                if size > isize::MAX as usize {
-                    return Err(Failure::NoMemory);
-                }
-                // SAFETY: the runtime says that the block is the inner heap's; the rest is the caller's word.
-                let moved = unsafe { self.inner.resize(block, size) };
-                return NonNull::new(moved).map(NonNull::as_ptr).ok_or(Failure::NoMemory);
-            }
+            // SAFETY: the runtime says that the block is the inner heap's; the rest is the caller's word.
+            Resize::Inner => return unsafe { self.resize_inner(block, size) },
         };
         let moved = self.malloc(size, Family::C, anchor)?.as_ptr();
         // SAFETY: both blocks are alive and hold at least as many bytes as are copied; the new one was handed out
@@ -219,6 +222,17 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
             self.release(block, Given::nothing(Family::Any), AccessType::Realloc, anchor);
         }
         Ok(moved)
+    }
+
+    /// # Safety
+    /// As [`Inner::resize`].
+    unsafe fn resize_inner(&self, block: *mut u8, size: usize) -> Result<*mut u8> {
+        if size > isize::MAX as usize {
+            return Err(Failure::NoMemory);
+        }
+        // SAFETY: passed on to the caller.
+        let moved = unsafe { self.inner.resize(block, size) };
+        NonNull::new(moved).map(NonNull::as_ptr).ok_or(Failure::NoMemory)
     }
 
     /// `reallocarray`.
@@ -254,6 +268,10 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
     /// # Safety
     /// As [`Malloc::realloc`].
     unsafe fn release(&self, block: *mut u8, given: Given, how: AccessType, anchor: usize) {
+        if self.guard.is_foreign(block.addr()) {
+            // SAFETY: as below.
+            return unsafe { self.inner.free(block) };
+        }
         let Some(present) = NonNull::new(block) else { return };
         if self.guard.free(present, given, how, anchor) == Freed::Inner {
             // SAFETY: the runtime says that the inner heap handed this block out; the rest is the caller's word.

@@ -58,10 +58,7 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
             Placed::Here(block) => block.as_ptr(),
             Placed::Fail => core::ptr::null_mut(),
             Placed::Inner => {
-                // SAFETY: the caller of `GlobalAlloc` promises a layout that is not of size zero, and it is passed on.
-                let block = GUARD.call_inner(|| unsafe {
-                    if zeroed { self.inner.alloc_zeroed(layout) } else { self.inner.alloc(layout) }
-                });
+                let block = self.allocate_inner(layout, zeroed);
                 if !block.is_null() {
                     GUARD.inner_block();
                 }
@@ -70,42 +67,38 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
         }
     }
 
+    /// A block of the inner allocator's.
+    #[inline(always)]
+    fn allocate_inner(&self, layout: Layout, zeroed: bool) -> *mut u8 {
+        // SAFETY: the caller of `GlobalAlloc` promises a layout that is not of size zero, and it is passed on.
+        let allocate =
+            || unsafe { if zeroed { self.inner.alloc_zeroed(layout) } else { self.inner.alloc(layout) } };
+        if GUARD.is_exported() { GUARD.call_inner(allocate) } else { allocate() }
+    }
+
+    // Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames. In the
+    // caller's own frame it would hide the caller.
+
+    #[cold]
+    #[inline(never)]
+    fn allocate_here(&self, layout: Layout, zeroed: bool) -> *mut u8 {
+        self.allocate(layout, zeroed, here())
+    }
+
     /// # Safety
     /// As [`GlobalAlloc::dealloc`].
-    #[inline]
-    unsafe fn free(&self, block: *mut u8, layout: Layout, how: AccessType, anchor: usize) {
-        let Some(present) = NonNull::new(block) else { return };
-        if GUARD.free(present, layout, how, anchor) == Freed::Inner {
-            // SAFETY: the runtime says that the inner allocator gave this block out; the rest is the caller's word.
-            unsafe { self.inner.dealloc(block, layout) };
-        }
-    }
-}
-
-// Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames. In the
-// caller's own frame it would hide the caller.
-//
-// SAFETY: `allocate` gives either a block that the runtime made for this layout and keeps until it is freed, or one
-// of the inner allocator's; `free` and `realloc` ask the runtime whose a block is before they pass it on.
-unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
+    #[cold]
     #[inline(never)]
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.allocate(layout, false, here())
-    }
-
-    #[inline(never)]
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        self.allocate(layout, true, here())
-    }
-
-    #[inline(never)]
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+    unsafe fn free_here(&self, block: *mut u8, layout: Layout) {
         // SAFETY: passed on to the caller.
         unsafe { self.free(block, layout, AccessType::Free, here()) };
     }
 
+    /// # Safety
+    /// As [`GlobalAlloc::realloc`].
+    #[cold]
     #[inline(never)]
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    unsafe fn resize_here(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let anchor = here();
         let Some(present) = NonNull::new(block) else { return core::ptr::null_mut() };
         let (Ok(new), false) = (Layout::from_size_align(new_size, layout.align()), new_size == 0) else {
@@ -131,5 +124,60 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
             }
         }
         moved
+    }
+
+    /// # Safety
+    /// As [`GlobalAlloc::dealloc`].
+    #[inline]
+    unsafe fn free(&self, block: *mut u8, layout: Layout, how: AccessType, anchor: usize) {
+        let Some(present) = NonNull::new(block) else { return };
+        if GUARD.free(present, layout, how, anchor) == Freed::Inner {
+            // SAFETY: the runtime says that the inner allocator gave this block out; the rest is the caller's word.
+            unsafe { self.inner.dealloc(block, layout) };
+        }
+    }
+}
+
+// SAFETY: `allocate` gives either a block that the runtime made for this layout and keeps until it is freed, or one
+// of the inner allocator's; `free` and `realloc` ask the runtime whose a block is before they pass it on.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if GUARD.passes() {
+            return self.allocate_inner(layout, false);
+        }
+        self.allocate_here(layout, false)
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if GUARD.passes() {
+            return self.allocate_inner(layout, true);
+        }
+        self.allocate_here(layout, true)
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if GUARD.is_foreign(block.addr()) {
+            // SAFETY: the runtime says that the inner allocator gave this block out; the rest is the caller's word.
+            return unsafe { self.inner.dealloc(block, layout) };
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { self.free_here(block, layout) };
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // A block of the inner allocator's may grow in place, unless it is this one's turn to be guarded.
+        if GUARD.is_foreign(block.addr()) && GUARD.passes() {
+            let grow = || {
+                // SAFETY: the block is the inner allocator's; the rest is the caller's word.
+                unsafe { self.inner.realloc(block, layout, new_size) }
+            };
+            return if GUARD.is_exported() { GUARD.call_inner(grow) } else { grow() };
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { self.resize_here(block, layout, new_size) }
     }
 }

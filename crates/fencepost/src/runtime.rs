@@ -58,6 +58,9 @@ extern "C" fn at_exit() {
 pub(crate) fn begin(options: &'static str) {
     if !GUARD.has_begun() {
         crate::exported::take_over();
+        if crate::exported::is_in_force() {
+            GUARD.note_exported();
+        }
     }
     GUARD.start(options);
 }

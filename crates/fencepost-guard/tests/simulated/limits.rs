@@ -145,7 +145,27 @@ fn mode_off_guards_nothing_and_takes_nothing() {
     let world = World::unstarted(SimOptions::new(), "mode=off", None);
     world.guard.start("");
     assert!(world.guard.is_off() && world.guard.stats().is_none());
+    assert!(!world.guard.passes(), "with report= somebody counts");
     assert_eq!(world.guard.allocate(layout(24, 8), false, 0), Placed::Inner);
     world.sim().assert_all_released();
     assert_eq!(world.stderr(), "");
+}
+
+#[test]
+fn with_nothing_guarded_and_nobody_counting_every_block_passes() {
+    let world = World::unstarted(SimOptions::new(), "mode=off,report=none", None);
+    assert!(!world.guard.passes() && !world.guard.is_foreign(0x5000_0000), "before the start");
+    world.guard.start("");
+    assert!(world.guard.is_idle() && world.guard.passes() && world.guard.is_foreign(0x5000_0000));
+}
+
+#[test]
+fn under_a_sample_only_addresses_away_from_the_heap_are_the_inner_allocators() {
+    let world = World::new("mode=sample,sample_rate=1");
+    let block = world.block(24, 8);
+    assert!(!world.guard.is_foreign(block) && !world.guard.is_foreign(16));
+    let local = Box::new(0u64);
+    assert!(world.guard.is_foreign(std::ptr::from_ref(&*local).addr()));
+    let strict = World::new("");
+    assert!(!strict.guard.is_foreign(std::ptr::from_ref(&*local).addr()), "strict asks about every address");
 }

@@ -2,7 +2,8 @@
 
 use std::sync::mpsc;
 
-use fencepost_record::{AccessType, ErrorKind};
+use fencepost_guard::Placed;
+use fencepost_record::{AccessType, ErrorKind, Unguarded};
 
 use crate::world::{Draw, SPAN, World, at, fault, layout, peek, poke, stack};
 
@@ -164,4 +165,18 @@ fn the_parent_goes_on_after_a_fork() {
     assert_eq!(world.record().kind, ErrorKind::DoubleFree);
     assert!(world.sim().would_trap(held));
     on_thread(world, move || world.block(70_000, 8));
+}
+
+#[test]
+fn what_passes_is_counted_exactly_in_threads_that_live_and_that_ended() {
+    let world = World::new("mode=sample,sample_rate=300");
+    let passing = move |blocks: u64| {
+        let guarded = (0..blocks).filter(|_| matches!(world.place(24, 8), Placed::Here(_))).count() as u64;
+        blocks - guarded
+    };
+    let mut passed = on_thread(world, move || passing(10_001));
+    passed += on_thread(world, move || passing(7));
+    passed += passing(3_456);
+    assert_eq!(world.unguarded(Unguarded::Sample), passed);
+    assert_eq!(world.guard.stats().map(|stats| stats.total), Some(10_001 + 7 + 3_456));
 }

@@ -24,7 +24,7 @@ pub use buffers::*;
 pub use heap::*;
 pub use operators::*;
 pub use signals::*;
-pub(crate) use start::take_over;
+pub(crate) use start::{is_in_force, take_over};
 pub use start::{on_load, step_back};
 pub use threads::*;
 

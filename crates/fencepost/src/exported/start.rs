@@ -25,6 +25,11 @@ pub extern "C" fn on_load() {
     MALLOC.start();
 }
 
+/// Whether the process allocates by the functions of this object. May allocate.
+pub(crate) fn is_in_force() -> bool {
+    fencepost_sys::bound(c"malloc").is_some_and(fencepost_sys::is_in_this_object)
+}
+
 /// Tells a preloaded runtime, if there is one, to stand back: this program guards itself.
 pub(crate) fn take_over() {
     let preloaded = fencepost_sys::bound(c"fencepost_preload_step_back");

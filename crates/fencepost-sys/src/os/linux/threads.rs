@@ -29,10 +29,12 @@ const WAIT_MAX_NS: i64 = 500_000_000;
 const STACK_MAX: usize = 8 << 20;
 
 impl Threads for Host {
+    #[inline(always)]
     fn thread_word(&self) -> usize {
         word::get()
     }
 
+    #[inline(always)]
     fn set_thread_word(&self, word: usize) {
         word::set(word);
     }

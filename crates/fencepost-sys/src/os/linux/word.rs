@@ -21,6 +21,7 @@ global_asm!(
 );
 
 /// The word; 0 in a new thread.
+#[inline(always)]
 pub(super) fn get() -> usize {
     let word: usize;
     // SAFETY: the word lies where the linker says it does from this thread's pointer, as long as the thread lives.
@@ -47,6 +48,7 @@ pub(super) fn get() -> usize {
 }
 
 /// Sets the word.
+#[inline(always)]
 pub(super) fn set(word: usize) {
     // SAFETY: as in `get`; nobody else refers to the word.
     unsafe {
