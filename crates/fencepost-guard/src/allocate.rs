@@ -10,7 +10,7 @@ use fencepost_sys::{Platform, Range};
 use crate::calls::INNER_CALL;
 use crate::engine::{Engine, open_by_commit};
 use crate::geometry::{House, SMALL_PAGES, Side};
-use crate::limits::{HELD_STEP, LIVE_STEP, MAPPINGS_BY_PROTECTION};
+use crate::limits::{HELD_STEP, LIVE_STEP, MAPPINGS_BY_PROTECTION, MAPPINGS_BY_RUN};
 use crate::options::{Mode, Place};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Act, Slot};
@@ -322,8 +322,10 @@ impl<P: Platform> Guard<P> {
         let run = self.heap.run_range(index, spans);
         let block = geometry.place(geometry.large_room(run), layout.size(), layout.align(), side);
         let data = geometry.pages_of(block, layout.size());
+        let engine = setup.engine();
+        let mapped = engine == Engine::Marker && self.limits.allow_run(&setup.bounds);
         // SAFETY: the run was taken just now and holds no block; `data` lies within it by `Geometry::house`.
-        match unsafe { setup.engine().prepare_large(&self.platform, run, data) } {
+        match unsafe { engine.prepare_large(&self.platform, run, data, mapped) } {
             Ok(closed) => self.heap.note(closed),
             Err(_) => {
                 self.heap.bury(&self.platform, &setup.heap, index);
@@ -331,6 +333,10 @@ impl<P: Platform> Guard<P> {
             }
         }
         let slot = self.heap.slot(index, 0).ok_or(Unguarded::Disabled)?;
+        if mapped {
+            self.heap.span(index).ok_or(Unguarded::Disabled)?.mapped.store(1, Ordering::Relaxed);
+            self.limits.take_mappings(MAPPINGS_BY_RUN);
+        }
         Ok((block, slot, data))
     }
 

@@ -5,9 +5,14 @@
 //! - *marker*: the opened part is one readable and writable mapping; guards are markers in the page table, which
 //!   cost no mapping. A block is freed by putting markers over it. A dead span becomes an inaccessible mapping only
 //!   where that is cheap ([`crate::heap`] decides), which gives its page table back.
+//!   A large block has a run to itself, whose rest is closed by mappings while there are enough of them, and which
+//!   becomes one inaccessible mapping when the block is freed: calls of constant cost, where markers cost by the page.
 //! - *mprotect*: everything is inaccessible until a block opens its pages, which costs two mappings a live block.
 
-use fencepost_sys::{Memory, Range, VmResult};
+use fencepost_sys::{Memory, Protection, Range, VmResult};
+
+/// Margins of large blocks up to this length, in bytes, are closed by markers, which costs less than a mapping then.
+const MARKED_MARGIN: usize = 64 << 10;
 
 /// How pages are made inaccessible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +113,8 @@ impl Engine {
         }
     }
 
-    /// Opens `data` within a fresh run and leaves the rest of the run closed. Pages come at first use.
+    /// Opens `data` within a fresh run and leaves the rest of the run closed: by mappings of its own if they may be
+    /// taken, which is one call whatever its length, else by markers. Pages come at first use.
     ///
     /// # Safety
     /// `run` must be a run of fresh spans that holds no block, and `data` whole pages within it.
@@ -117,6 +123,7 @@ impl Engine {
         memory: &M,
         run: Range,
         data: Range,
+        by_mapping: bool,
     ) -> VmResult<Closed> {
         match self {
             Engine::Marker => {
@@ -124,8 +131,8 @@ impl Engine {
                 let after = Range { start: data.end(), len: run.end().wrapping_sub(data.end()) };
                 // SAFETY: both are parts of a run that holds no block.
                 unsafe {
-                    let first = close_by_marker(memory, before)?;
-                    let second = close_by_marker(memory, after)?;
+                    let first = close_margin(memory, before, by_mapping)?;
+                    let second = close_margin(memory, after, by_mapping)?;
                     Ok(if first == Closed::AsMeant { second } else { first })
                 }
             }
@@ -153,6 +160,26 @@ impl Engine {
                 Ok(Closed::AsMeant)
             }
         }
+    }
+
+    /// Drops a large block and makes its whole run inaccessible by one mapping; where the system has none left, its
+    /// pages alone, by markers.
+    ///
+    /// # Safety
+    /// As [`Engine::close`]; `run` must be the run of the block's own.
+    pub(crate) unsafe fn close_large<M: Memory>(
+        self,
+        memory: &M,
+        run: Range,
+        data: Range,
+    ) -> VmResult<Closed> {
+        // SAFETY: the block is being freed, and nothing else lies in its run.
+        if unsafe { memory.decommit(run) }.is_ok() {
+            return Ok(Closed::AsMeant);
+        }
+        // SAFETY: as above.
+        unsafe { memory.guard_install(data) }?;
+        Ok(Closed::Fallback)
     }
 
     /// Replaces a run of dead spans by one inaccessible mapping, which frees its page table.
@@ -226,6 +253,20 @@ unsafe fn close_by_marker<M: Memory>(memory: &M, range: Range) -> VmResult<Close
             Ok(Closed::Fallback)
         }
     }
+}
+
+/// Closes what lies beside a large block in its run.
+///
+/// # Safety
+/// `margin` must hold nothing that anybody uses.
+unsafe fn close_margin<M: Memory>(memory: &M, margin: Range, by_mapping: bool) -> VmResult<Closed> {
+    // SAFETY: passed on to the caller.
+    if by_mapping && margin.len > MARKED_MARGIN && unsafe { memory.protect(margin, Protection::None) }.is_ok()
+    {
+        return Ok(Closed::AsMeant);
+    }
+    // SAFETY: passed on to the caller.
+    unsafe { close_by_marker(memory, margin) }
 }
 
 /// # Safety

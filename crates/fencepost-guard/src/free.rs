@@ -1,5 +1,7 @@
 //! Freeing: whose block it is, whether the free is right, and how its memory becomes dead.
 
+mod bury;
+
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -9,17 +11,15 @@ use fencepost_sys::{Platform, Range};
 
 use crate::allocate::redzones;
 use crate::diagnose::Beside;
-use crate::engine::Closed;
 use crate::family::Given;
 use crate::geometry::align_down;
 use crate::heap::Found;
-use crate::limits::MAPPINGS_BY_PROTECTION;
 use crate::options::Mode;
 use crate::quick::LOWEST;
 use crate::report::{Case, Frames};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Act, Slot, SlotState, SlotView};
-use crate::threads::{BUSY, Counters, ThreadState};
+use crate::threads::{BUSY, ThreadState};
 
 /// Whose block was freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,78 +163,6 @@ impl<P: Platform> Guard<P> {
             return self.report(setup, &case, &frames);
         }
         self.bury_block(setup, state, nested, &named, act, how, &frames);
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one free's facts, each of another type")]
-    /// Checks the redzones of a block that is ours to free, closes its pages and counts it dead.
-    fn bury_block(
-        &self,
-        setup: &Setup,
-        state: Option<&ThreadState>,
-        nested: bool,
-        named: &Named,
-        act: Act,
-        how: AccessType,
-        frames: &Frames<'_>,
-    ) {
-        let data = self.data_of(setup, named);
-        if let Some(case) = self.damage(setup, &named.view, data, how) {
-            self.report(setup, &case, frames);
-        }
-        named.slot.note_free(act);
-        // SAFETY: the block is being freed, and winning `begin_free` made its pages ours.
-        match unsafe { setup.engine().close(&self.platform, data) } {
-            Ok(closed) => {
-                self.heap.note(closed);
-                self.count_fallback(closed, named.index);
-            }
-            // The memory stays open: an access to it goes unseen, and the summary counts it.
-            Err(_) => {
-                self.heap.fallbacks.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        named.slot.end_free();
-        self.limits.give_mappings(setup.engine().mappings_per_block());
-        let page = setup.geometry().page();
-        let held = if named.pages == 0 { page } else { named.pages.wrapping_mul(page) } as u64;
-        match state {
-            Some(state) => {
-                Counters::bump(&state.counters.freed, 1);
-                self.count_held(state, 0u64.wrapping_sub(held), u64::MAX);
-            }
-            None => {
-                self.threads.shared.freed.fetch_add(1, Ordering::Relaxed);
-                self.limits.add_held(0u64.wrapping_sub(held));
-                self.limits.add_live(u64::MAX);
-            }
-        }
-        self.count_dead(setup, nested, named);
-    }
-
-    /// Memory that takes no markers (it is locked) costs mappings: for its open blocks where the whole span is so, and
-    /// for its dead ones where the rest of the span has markers.
-    fn count_fallback(&self, closed: Closed, index: usize) {
-        if closed == Closed::AsMeant {
-            return;
-        }
-        match self.heap.span(index) {
-            Some(span) if span.unmarked.load(Ordering::Relaxed) != 0 => {
-                self.limits.give_mappings(MAPPINGS_BY_PROTECTION);
-            }
-            _ => self.limits.take_mappings(MAPPINGS_BY_PROTECTION),
-        }
-    }
-
-    /// The last block of a run takes the run with it.
-    fn count_dead(&self, setup: &Setup, nested: bool, named: &Named) {
-        let Some(span) = self.heap.span(named.index) else { return };
-        let slots = if named.pages == 0 { 1 } else { setup.geometry().slots_per_span(named.pages) };
-        let dead = span.dead.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
-        // A signal handler that interrupted us may hold the lock we would wait for: the run then stays as it is,
-        // closed page by page.
-        if dead as usize >= slots && !nested {
-            self.heap.bury(&self.platform, &setup.heap, named.index);
-        }
     }
 
     /// The block that an address names, or what is wrong with naming it.

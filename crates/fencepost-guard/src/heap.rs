@@ -11,6 +11,7 @@
 //!   is still known to be freed, and says that its record is gone, never a wrong stack.
 
 mod quarantine;
+mod records;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -51,6 +52,8 @@ pub(crate) struct Heap {
     range: Region,
     spans: Region,
     slots: Region,
+    /// The records of large blocks: one a span, so that they lie close together.
+    larges: Region,
     lock: Lock,
     /// Spans ever handed out; those below it are described in the table.
     frontier: AtomicUsize,
@@ -91,6 +94,7 @@ impl Heap {
             range: Region::new(),
             spans: Region::new(),
             slots: Region::new(),
+            larges: Region::new(),
             lock: Lock::new(),
             frontier: AtomicUsize::new(0),
             opened: AtomicUsize::new(0),
@@ -113,6 +117,7 @@ impl Heap {
         self.range.reserve(memory, spans.saturating_mul(SPAN_BYTES))?;
         self.spans.reserve(memory, spans.saturating_mul(size_of::<Span>()))?;
         self.slots.reserve(memory, spans.saturating_mul(SLOTS_STRIDE).saturating_mul(size_of::<Slot>()))?;
+        self.larges.reserve(memory, spans.saturating_mul(size_of::<Slot>()))?;
         // SAFETY: the range was reserved just now and nobody else knows it.
         unsafe { engine.adopt(memory, self.range.range()) };
         Ok(())
@@ -123,6 +128,7 @@ impl Heap {
         self.range.release(memory);
         self.spans.release(memory);
         self.slots.release(memory);
+        self.larges.release(memory);
     }
 
     /// First address of the first span.
@@ -163,9 +169,14 @@ impl Heap {
         unsafe { self.spans.get::<Span>(index) }
     }
 
+    /// The record of a slot; for the head of a large block's run and slot 0, that block's.
     pub(crate) fn slot(&self, span: usize, slot: usize) -> Option<&'static Slot> {
         if slot >= SLOTS_STRIDE {
             return None;
+        }
+        if slot == 0 && self.span(span)?.usage() == Use::Large {
+            // SAFETY: as below.
+            return unsafe { self.larges.get::<Slot>(span) };
         }
         // SAFETY: the region holds a table of `Slot` only, which is made of atomics and valid when zeroed.
         unsafe { self.slots.get::<Slot>(span.checked_mul(SLOTS_STRIDE)?.checked_add(slot)?) }
@@ -229,6 +240,7 @@ impl Heap {
             }
         }
         self.span(index).ok_or(Unguarded::Disabled)?.set_usage(Use::Small(pages));
+        self.overhead.fetch_add(SPAN_OVERHEAD, Ordering::Relaxed);
         Ok(index)
     }
 
@@ -286,7 +298,6 @@ impl Heap {
         }
         let head = self.span(index).ok_or(Unguarded::Disabled)?;
         head.run.store(u32::try_from(spans).unwrap_or(1), Ordering::Relaxed);
-        self.overhead.fetch_add(SPAN_OVERHEAD, Ordering::Relaxed);
         Ok(index)
     }
 
@@ -298,6 +309,7 @@ impl Heap {
             return Err(Unguarded::AddressSpace);
         }
         let tables = self.spans.ensure(memory, end.wrapping_mul(size_of::<Span>())).and_then(|()| {
+            self.larges.ensure(memory, end.wrapping_mul(size_of::<Slot>()))?;
             self.slots.ensure(memory, end.wrapping_mul(SLOTS_STRIDE).wrapping_mul(size_of::<Slot>()))
         });
         tables.map_err(|_| Unguarded::Kernel)?;
@@ -342,42 +354,9 @@ impl Heap {
             self.remembered.store(link(index), Ordering::Relaxed);
         }
         self.dead_spans.fetch_add(spans, Ordering::Relaxed);
-        self.kept_spans.fetch_add(spans, Ordering::Relaxed);
+        self.kept_spans.fetch_add(Self::records_of(span), Ordering::Relaxed);
         self.retire_with_neighbours(platform, setup, index);
         self.forget_oldest(platform, setup);
-    }
-
-    /// Drops the records of the oldest dead runs past what is kept.
-    fn forget_oldest<M: Memory>(&self, memory: &M, setup: &HeapSetup) {
-        while self.kept_spans.load(Ordering::Relaxed) > setup.kept_max {
-            let remembered = (self.remembered.load(Ordering::Relaxed) as usize).checked_sub(1);
-            let Some((index, span)) = remembered.and_then(|index| Some((index, self.span(index)?))) else {
-                return;
-            };
-            self.remembered.store(span.next.load(Ordering::Relaxed), Ordering::Relaxed);
-            // What was left of a run when its front was used again has no records any more.
-            if span.forgotten.swap(1, Ordering::AcqRel) == 0 {
-                self.kept_spans.fetch_sub(span.run.load(Ordering::Relaxed) as usize, Ordering::Relaxed);
-                self.drop_records(memory, index);
-            }
-        }
-    }
-
-    /// Makes the records of a dead run's slots say "never handed out", and gives their memory back.
-    fn drop_records<M: Memory>(&self, memory: &M, index: usize) {
-        let bytes = SLOTS_STRIDE.wrapping_mul(size_of::<Slot>());
-        let start = self.slots.range().start.wrapping_add(index.wrapping_mul(bytes));
-        let records = Range { start, len: bytes };
-        let page = memory.page_size();
-        let whole = align_up(start, page) == Some(start) && align_up(bytes, page) == Some(bytes);
-        // SAFETY: these are the records of one dead run in our own table, on pages of their own.
-        if !whole || unsafe { memory.discard(records) }.is_err() {
-            // Pages larger than a span's records, or a refused call: one by one.
-            for slot in (0..SLOTS_STRIDE).filter_map(|slot| self.slot(index, slot)) {
-                slot.clear();
-            }
-        }
-        self.overhead.fetch_sub(SPAN_OVERHEAD, Ordering::Relaxed);
     }
 
     /// Notes a call for which the next engine's way was taken.

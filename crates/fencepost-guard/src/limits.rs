@@ -8,6 +8,10 @@ use fencepost_record::Unguarded;
 pub(crate) const HELD_STEP: u64 = 256 << 10;
 /// Mappings that pages of their own permissions cost in the midst of others.
 pub(crate) const MAPPINGS_BY_PROTECTION: usize = 2;
+/// Mappings that a large block costs whose run is closed by them: itself, its guard page, and the rest on both sides.
+pub(crate) const MAPPINGS_BY_RUN: usize = 4;
+/// The part of the mappings that such blocks may take: half. Past it they are closed by markers.
+const MAPPINGS_BY_RUNS: usize = 2;
 /// Live blocks that a thread counts by itself before it adds them to the common count.
 pub(crate) const LIVE_STEP: u64 = 64;
 /// Mappings left for the program's own use: one in this many of the limit.
@@ -89,6 +93,12 @@ impl Limits {
         if now <= i64::MAX as u64 {
             self.live_max.fetch_max(now, Ordering::Relaxed);
         }
+    }
+
+    /// Whether one more large block may be closed by mappings, so that enough are left for everything else.
+    pub(crate) fn allow_run(&self, bounds: &Bounds) -> bool {
+        let used = self.mappings.load(Ordering::Relaxed).saturating_add(MAPPINGS_BY_RUN);
+        bounds.mappings_max.is_none_or(|most| used <= most / MAPPINGS_BY_RUNS)
     }
 
     /// Counts mappings that a block opens.

@@ -56,6 +56,10 @@ pub(crate) struct Span {
     pub(crate) forgotten: AtomicU32,
     /// Whether the span was closed without markers, because the kernel refused them for this memory.
     pub(crate) unmarked: AtomicU32,
+    /// Whether a large block's run is closed by mappings; on its head.
+    pub(crate) mapped: AtomicU32,
+    /// Whether all of such a run is inaccessible by one mapping.
+    pub(crate) shut: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Span>() == 64, "one cache line a span");
@@ -100,7 +104,7 @@ impl Span {
         for field in [&self.back, &self.run, &self.used, &self.ready, &self.dead, &self.next] {
             field.store(0, Ordering::Relaxed);
         }
-        for field in [&self.forgotten, &self.unmarked] {
+        for field in [&self.forgotten, &self.unmarked, &self.mapped, &self.shut] {
             field.store(0, Ordering::Relaxed);
         }
         self.set_life(Life::InUse);

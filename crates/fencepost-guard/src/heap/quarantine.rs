@@ -35,13 +35,15 @@ impl Heap {
         let Some(span) = self.span(index) else { return false };
         let joins = self.retired_neighbours(index);
         let holes = self.holes.load(Ordering::Relaxed);
-        if joins == 0 && holes >= setup.holes_max {
-            return false;
-        }
-        let run = self.run_range(index, span.run.load(Ordering::Relaxed) as usize);
-        // SAFETY: every block of the run has been freed, and its memory is in the quarantine.
-        if unsafe { setup.engine.retire(memory, run) }.is_err() {
-            return false;
+        if span.shut.load(Ordering::Relaxed) == 0 {
+            if joins == 0 && holes >= setup.holes_max {
+                return false;
+            }
+            let run = self.run_range(index, span.run.load(Ordering::Relaxed) as usize);
+            // SAFETY: every block of the run has been freed, and its memory is in the quarantine.
+            if unsafe { setup.engine.retire(memory, run) }.is_err() {
+                return false;
+            }
         }
         self.set_run_life(index, Life::Retired);
         self.holes.store(holes.saturating_add(1).saturating_sub(joins), Ordering::Relaxed);
@@ -111,7 +113,7 @@ impl Heap {
         let next = span.next.load(Ordering::Relaxed);
         let retired = span.life() == Life::Retired;
         if span.forgotten.load(Ordering::Relaxed) == 0 {
-            self.kept_spans.fetch_sub(run, Ordering::Relaxed);
+            self.kept_spans.fetch_sub(Self::records_of(span), Ordering::Relaxed);
             if self.remembered.load(Ordering::Relaxed) == link(index) {
                 self.remembered.store(next, Ordering::Relaxed);
             }

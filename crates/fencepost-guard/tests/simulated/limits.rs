@@ -2,6 +2,7 @@
 
 use fencepost_guard::Placed;
 use fencepost_record::Unguarded;
+use fencepost_sys::Memory;
 use fencepost_sys::sim::SimOptions;
 
 use crate::world::{World, layout};
@@ -40,6 +41,49 @@ fn markers_know_no_mapping_limit() {
         world.block(24, 8);
     }
     assert!(world.sim().mappings() < 60);
+}
+
+#[test]
+fn large_blocks_take_mappings_while_there_are_enough_and_markers_after_that() {
+    let system = SimOptions { mappings_max: Some(400), mappings_other: 40, ..SimOptions::new() };
+    let world = World::on(system, "quarantine=4G");
+    let before = world.sim().mappings();
+    let blocks: Vec<usize> = (0..200).map(|_| world.block(300_000, 8)).collect();
+    let most = world.sim().mappings();
+    assert!((before + 50..220).contains(&most), "half of the mappings and no more: {most}");
+    for block in &blocks {
+        let (first, end) = (block / 4096 * 4096, (block + 300_000).next_multiple_of(4096));
+        let is_open = (first..end).step_by(4096).all(|page| !world.sim().would_trap(page));
+        let traps = |address: usize| world.sim().would_trap(address);
+        assert!(is_open && traps(first - 1) && traps(end) && traps(first - (1 << 20)), "{block:#x}");
+    }
+    let small: Vec<usize> = (0..500).map(|_| world.block(24, 8)).collect();
+    assert_eq!(small.len(), 500, "small blocks need none, and are all guarded");
+    for block in blocks {
+        world.free(block, 300_000, 8);
+        assert!((block..block + 300_000).step_by(4096).all(|address| world.sim().would_trap(address)));
+    }
+    assert!(world.sim().mappings() <= before + 60, "what is dead joins: {}", world.sim().mappings());
+    assert_eq!(world.guard.stats().map(|stats| stats.fallbacks), Some(0));
+    world.sim().assert_no_violations();
+}
+
+#[test]
+fn a_pair_of_large_blocks_makes_a_constant_number_of_calls() {
+    let world = World::new("quarantine=16G");
+    for size in [70_000, 1 << 20, 100 << 20] {
+        let block = world.block(size, 8);
+        world.free(block, size, 8);
+        let before = world.sim().calls();
+        for _ in 0..10 {
+            let block = world.block(size, 8);
+            world.free(block, size, 8);
+        }
+        let calls = world.sim().calls() - before;
+        // The margins, the guard page, the close; now and then addresses and tables.
+        assert!(calls <= 10 * 7, "{size}: {calls}");
+    }
+    world.sim().assert_no_violations();
 }
 
 #[test]

@@ -1,0 +1,109 @@
+//! The end of a block: its redzones are checked, its pages closed, and its run buried with its last block.
+
+use core::sync::atomic::Ordering;
+
+use fencepost_record::AccessType;
+use fencepost_sys::{Platform, Range};
+
+use super::Named;
+use crate::engine::Closed;
+use crate::limits::{MAPPINGS_BY_PROTECTION, MAPPINGS_BY_RUN};
+use crate::report::Frames;
+use crate::runtime::{Guard, Setup};
+use crate::slot::Act;
+use crate::threads::{Counters, ThreadState};
+
+impl<P: Platform> Guard<P> {
+    #[expect(clippy::too_many_arguments, reason = "one free's facts, each of another type")]
+    /// Checks the redzones of a block that is ours to free, closes its pages and counts it dead.
+    pub(super) fn bury_block(
+        &self,
+        setup: &Setup,
+        state: Option<&ThreadState>,
+        nested: bool,
+        named: &Named,
+        act: Act,
+        how: AccessType,
+        frames: &Frames<'_>,
+    ) {
+        let data = self.data_of(setup, named);
+        if let Some(case) = self.damage(setup, &named.view, data, how) {
+            self.report(setup, &case, frames);
+        }
+        named.slot.note_free(act);
+        self.close(setup, named, data);
+        named.slot.end_free();
+        self.limits.give_mappings(setup.engine().mappings_per_block());
+        let page = setup.geometry().page();
+        let held = if named.pages == 0 { page } else { named.pages.wrapping_mul(page) } as u64;
+        match state {
+            Some(state) => {
+                Counters::bump(&state.counters.freed, 1);
+                self.count_held(state, 0u64.wrapping_sub(held), u64::MAX);
+            }
+            None => {
+                self.threads.shared.freed.fetch_add(1, Ordering::Relaxed);
+                self.limits.add_held(0u64.wrapping_sub(held));
+                self.limits.add_live(u64::MAX);
+            }
+        }
+        self.count_dead(setup, nested, named);
+    }
+
+    /// Closes the pages of a block that is being freed.
+    fn close(&self, setup: &Setup, named: &Named, data: Range) {
+        let engine = setup.engine();
+        let head = self.heap.span(named.index).filter(|span| span.mapped.load(Ordering::Relaxed) != 0);
+        let closed = match head {
+            Some(head) => {
+                self.limits.give_mappings(MAPPINGS_BY_RUN);
+                let run = self.heap.run_range(named.index, head.run.load(Ordering::Relaxed) as usize);
+                // SAFETY: the block is being freed, winning `begin_free` made its pages ours, and a block whose run is
+                // closed by mappings is alone in it.
+                let closed = unsafe { engine.close_large(&self.platform, run, data) };
+                head.shut.store(u32::from(closed == Ok(Closed::AsMeant)), Ordering::Relaxed);
+                closed
+            }
+            // SAFETY: as above.
+            None => unsafe { engine.close(&self.platform, data) },
+        };
+        match closed {
+            Ok(closed) => {
+                self.heap.note(closed);
+                if head.is_none() {
+                    self.count_fallback(closed, named.index);
+                }
+            }
+            // The memory stays open: an access to it goes unseen, and the summary counts it.
+            Err(_) => {
+                self.heap.fallbacks.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Memory that takes no markers (it is locked) costs mappings: for its open blocks where the whole span is so, and
+    /// for its dead ones where the rest of the span has markers.
+    fn count_fallback(&self, closed: Closed, index: usize) {
+        if closed == Closed::AsMeant {
+            return;
+        }
+        match self.heap.span(index) {
+            Some(span) if span.unmarked.load(Ordering::Relaxed) != 0 => {
+                self.limits.give_mappings(MAPPINGS_BY_PROTECTION);
+            }
+            _ => self.limits.take_mappings(MAPPINGS_BY_PROTECTION),
+        }
+    }
+
+    /// The last block of a run takes the run with it.
+    fn count_dead(&self, setup: &Setup, nested: bool, named: &Named) {
+        let Some(span) = self.heap.span(named.index) else { return };
+        let slots = if named.pages == 0 { 1 } else { setup.geometry().slots_per_span(named.pages) };
+        let dead = span.dead.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        // A signal handler that interrupted us may hold the lock we would wait for: the run then stays as it is,
+        // closed page by page.
+        if dead as usize >= slots && !nested {
+            self.heap.bury(&self.platform, &setup.heap, named.index);
+        }
+    }
+}

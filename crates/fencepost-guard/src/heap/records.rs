@@ -1,0 +1,56 @@
+//! The records of dead blocks: how many are kept, and how the oldest are dropped. The caller holds the lock.
+
+use core::sync::atomic::Ordering;
+
+use fencepost_sys::{Memory, Range};
+
+use super::{Heap, HeapSetup, SPAN_OVERHEAD};
+use crate::geometry::{SLOTS_STRIDE, align_up};
+use crate::slot::Slot;
+use crate::span::{Span, Use};
+
+impl Heap {
+    /// Drops the records of the oldest dead runs past what is kept.
+    pub(super) fn forget_oldest<M: Memory>(&self, memory: &M, setup: &HeapSetup) {
+        while self.kept_spans.load(Ordering::Relaxed) > setup.kept_max {
+            let remembered = (self.remembered.load(Ordering::Relaxed) as usize).checked_sub(1);
+            let Some((index, span)) = remembered.and_then(|index| Some((index, self.span(index)?))) else {
+                return;
+            };
+            self.remembered.store(span.next.load(Ordering::Relaxed), Ordering::Relaxed);
+            // What was left of a run when its front was used again has no records any more.
+            if span.forgotten.swap(1, Ordering::AcqRel) == 0 {
+                self.kept_spans.fetch_sub(Self::records_of(span), Ordering::Relaxed);
+                self.drop_records(memory, index);
+            }
+        }
+    }
+
+    /// In how many spans a run has records of small slots. The one of a large block takes next to nothing.
+    pub(super) fn records_of(span: &Span) -> usize {
+        usize::from(span.usage() != Use::Large)
+    }
+
+    /// Makes the records of a dead run's slots say "never handed out", and gives their memory back.
+    pub(super) fn drop_records<M: Memory>(&self, memory: &M, index: usize) {
+        if self.span(index).is_some_and(|span| span.usage() == Use::Large) {
+            if let Some(slot) = self.slot(index, 0) {
+                slot.clear();
+            }
+            return;
+        }
+        let bytes = SLOTS_STRIDE.wrapping_mul(size_of::<Slot>());
+        let start = self.slots.range().start.wrapping_add(index.wrapping_mul(bytes));
+        let records = Range { start, len: bytes };
+        let page = memory.page_size();
+        let whole = align_up(start, page) == Some(start) && align_up(bytes, page) == Some(bytes);
+        // SAFETY: these are the records of one dead run in our own table, on pages of their own.
+        if !whole || unsafe { memory.discard(records) }.is_err() {
+            // Pages larger than a span's records, or a refused call: one by one.
+            for slot in (0..SLOTS_STRIDE).filter_map(|slot| self.slot(index, slot)) {
+                slot.clear();
+            }
+        }
+        self.overhead.fetch_sub(SPAN_OVERHEAD, Ordering::Relaxed);
+    }
+}
