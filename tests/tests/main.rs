@@ -13,5 +13,6 @@ mod handlers;
 mod harness;
 mod options;
 mod pointers;
+mod preload;
 mod quiet;
 mod seals;

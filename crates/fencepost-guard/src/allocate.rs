@@ -14,7 +14,7 @@ use crate::limits::{HELD_STEP, LIVE_STEP, MAPPINGS_BY_PROTECTION, MAPPINGS_BY_RU
 use crate::options::{Mode, Place};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Act, Slot};
-use crate::threads::{Counters, ThreadState};
+use crate::threads::{BUSY, Counters, ThreadState};
 
 /// Guarded blocks of a thread after which it looks whether the handlers are still in force: often at first, because
 /// programs install their own near their start, then rarely, because asking costs a system call a signal.
@@ -50,8 +50,12 @@ impl<P: Platform> Guard<P> {
             if self.is_rendering_here() {
                 return self.serve_by_arena(layout);
             }
-            let refused = self.platform.thread_word() == 0;
-            self.count_unguarded(None, if refused { Unguarded::Kernel } else { Unguarded::Reentrant });
+            match self.platform.thread_word() {
+                // What the C library allocates while it answers the runtime about a new thread is not the program's.
+                BUSY => {}
+                0 => self.count_unguarded(None, Unguarded::Kernel),
+                _ => self.count_unguarded(None, Unguarded::Reentrant),
+            }
             return Placed::Inner;
         };
         if state.reporting.load(Ordering::Relaxed) != 0 {

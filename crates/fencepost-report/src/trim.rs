@@ -72,7 +72,7 @@ fn end<F: Named>(frames: &[F], origins: &[Option<Origin>], from: usize) -> usize
         let shim = c_main && frames.get(index).and_then(Named::function) == Some("main");
         let runs_up = matches!(
             origins.get(index).copied().flatten(),
-            Some(Origin::Std | Origin::Start | Origin::Panic)
+            Some(Origin::Std | Origin::Start | Origin::Panic | Origin::Guard)
         );
         if !shim && !runs_up {
             break;

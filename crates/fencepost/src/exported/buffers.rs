@@ -47,7 +47,7 @@ fn filled_up_to(buffer: Bytes, len: *const u32, anchor: usize) {
 }
 
 /// What a function gives that the C library does not have: its like for an error.
-trait Missing {
+pub(super) trait Missing {
     fn missing() -> Self;
 }
 
@@ -110,8 +110,9 @@ macro_rules! looked_at {
         )*
     };
 }
+pub(super) use looked_at;
 
-const fn named(name: &'static str) -> &'static core::ffi::CStr {
+pub(super) const fn named(name: &'static str) -> &'static core::ffi::CStr {
     match core::ffi::CStr::from_bytes_with_nul(name.as_bytes()) {
         Ok(name) => name,
         Err(_) => c"",
@@ -136,12 +137,12 @@ looked_at! {
     sendto(socket: c_int, buffer: Bytes, len: usize, flags: c_int, to: Bytes, to_len: u32) -> isize { |anchor| read_from(buffer, len, anchor); read_from(to, to_len as usize, anchor) }
     readv(file: c_int, vector: Bytes, count: c_int) -> isize { |anchor| look_at_vector(vector, count as usize, filled, anchor) }
     preadv(file: c_int, vector: Bytes, count: c_int, offset: i64) -> isize { |anchor| look_at_vector(vector, count as usize, filled, anchor) }
-    preadvv2(file: c_int, vector: Bytes, count: c_int, offset: i64, flags: c_int) -> isize { |anchor| look_at_vector(vector, count as usize, filled, anchor) }
+    preadv2(file: c_int, vector: Bytes, count: c_int, offset: i64, flags: c_int) -> isize { |anchor| look_at_vector(vector, count as usize, filled, anchor) }
     preadv64(file: c_int, vector: Bytes, count: c_int, offset: i64) -> isize { |anchor| look_at_vector(vector, count as usize, filled, anchor) }
     preadv64v2(file: c_int, vector: Bytes, count: c_int, offset: i64, flags: c_int) -> isize { |anchor| look_at_vector(vector, count as usize, filled, anchor) }
     writev(file: c_int, vector: Bytes, count: c_int) -> isize { |anchor| look_at_vector(vector, count as usize, read_from, anchor) }
     pwritev(file: c_int, vector: Bytes, count: c_int, offset: i64) -> isize { |anchor| look_at_vector(vector, count as usize, read_from, anchor) }
-    pwritevv2(file: c_int, vector: Bytes, count: c_int, offset: i64, flags: c_int) -> isize { |anchor| look_at_vector(vector, count as usize, read_from, anchor) }
+    pwritev2(file: c_int, vector: Bytes, count: c_int, offset: i64, flags: c_int) -> isize { |anchor| look_at_vector(vector, count as usize, read_from, anchor) }
     pwritev64(file: c_int, vector: Bytes, count: c_int, offset: i64) -> isize { |anchor| look_at_vector(vector, count as usize, read_from, anchor) }
     pwritev64v2(file: c_int, vector: Bytes, count: c_int, offset: i64, flags: c_int) -> isize { |anchor| look_at_vector(vector, count as usize, read_from, anchor) }
     recvmsg(socket: c_int, message: Bytes, flags: c_int) -> isize { |anchor| look_at_message(message, filled, anchor) }

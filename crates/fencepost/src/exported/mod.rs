@@ -12,6 +12,7 @@ mod heap;
 mod operators;
 mod signals;
 mod start;
+mod structures;
 mod threads;
 mod vectors;
 
@@ -26,6 +27,7 @@ pub use operators::*;
 pub use signals::*;
 pub(crate) use start::{is_in_force, take_over};
 pub use start::{on_load, step_back};
+pub use structures::*;
 pub use threads::*;
 
 use crate::runtime::GUARD;
@@ -105,12 +107,17 @@ macro_rules! export_libc {
                 sigaction signal bsd_signal ssignal sysv_signal __sysv_signal sigprocmask pthread_sigmask
                 pthread_create pthread_setname_np prctl syscall
                 read __read_chk write pread __pread_chk pwrite pread64 __pread64_chk pwrite64 recv __recv_chk
-                recvfrom __recvfrom_chk send sendto readv preadv preadvv2 preadv64 preadv64v2 writev pwritev
-                pwritevv2 pwritev64 pwritev64v2 recvmsg sendmsg recvmmsg sendmmsg fread __fread_chk
+                recvfrom __recvfrom_chk send sendto readv preadv preadv2 preadv64 preadv64v2 writev pwritev
+                pwritev2 pwritev64 pwritev64v2 recvmsg sendmsg recvmmsg sendmmsg fread __fread_chk
                 fread_unlocked __fread_unlocked_chk fwrite fwrite_unlocked getcwd __getcwd_chk getdents64
                 getrandom getentropy readlink __readlink_chk readlinkat __readlinkat_chk getsockopt setsockopt
                 getsockname getpeername accept accept4 connect bind poll __poll_chk ppoll epoll_wait epoll_pwait
                 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
+                stat stat64 lstat lstat64 fstat fstat64 fstatat fstatat64 statx statfs statfs64 fstatfs fstatfs64
+                uname getrusage getrlimit getrlimit64 select pselect open open64 openat openat64 creat creat64
+                access faccessat unlink unlinkat mkdir rmdir chdir rename renameat link symlink chmod chown truncate
+                fopen fopen64 opendir __open_2 __open64_2 __openat_2 __openat64_2 __xstat __xstat64 __lxstat
+                __lxstat64 __fxstat __fxstat64 __fxstatat __fxstatat64
             }
             $crate::__at_load!($crate::exported::on_load);
         };

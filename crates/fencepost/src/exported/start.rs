@@ -21,6 +21,7 @@ pub extern "C" fn on_load() {
         MALLOC.mix_families();
     }
     super::buffers::prepare();
+    super::structures::prepare();
     super::signals::prepare();
     MALLOC.start();
 }
