@@ -50,11 +50,9 @@ impl<P: Platform> Guard<P> {
             if self.is_rendering_here() {
                 return self.serve_by_arena(layout);
             }
-            match self.platform.thread_word() {
-                // What the C library allocates while it answers the runtime about a new thread is not the program's.
-                BUSY => {}
-                0 => self.count_unguarded(None, Unguarded::Kernel),
-                _ => self.count_unguarded(None, Unguarded::Reentrant),
+            let word = self.platform.thread_word();
+            if word != BUSY {
+                self.count_unguarded(None, if word == 0 { Unguarded::Kernel } else { Unguarded::Reentrant });
             }
             return Placed::Inner;
         };

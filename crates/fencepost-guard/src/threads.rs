@@ -14,7 +14,8 @@ use crate::geometry::SMALL_PAGES;
 use crate::lock::Lock;
 use crate::region::Region;
 
-/// The thread word of a thread whose state is being made or given back.
+/// The thread word of a thread whose state is being made or given back. What the C library allocates meanwhile, to answer
+/// the runtime, is not the program's and is not counted.
 pub(crate) const BUSY: usize = 1;
 /// The thread word of a thread that has given its state back.
 pub(crate) const GONE: usize = 2;
