@@ -11,7 +11,7 @@
 //!
 //! All have a bound in bytes (or elements), which costs addresses only. Growing past it is an error, not a crash, and
 //! what runs past it by a wrong pointer meets a page that traps. Memory is committed in steps: at first a few pages,
-//! then as much again as there is, up to 1 MiB ([`Options::step_max`]), and filled as it is committed; so what is in
+//! then as much again as there is, up to 256 KiB ([`Options::step_max`]), and filled as it is committed; so what is in
 //! memory is at most one step more than what is used. With [`Options::strict`] steps are single pages and what is given
 //! back is closed: a rewound part of an arena, a freed slot of a pool, the cut-off end of a vector.
 //!
@@ -44,10 +44,11 @@ use crate::{Action, Builder, HOST, Host, HugePages, Limit, MemoryError, Reservat
 /// The first step, in pages.
 const FIRST_STEP_PAGES: usize = 4;
 /// The largest step, in bytes, unless asked for otherwise: large enough that a step's system calls vanish beside
-/// filling the pages, small enough that no single step takes long (about 0.1 ms).
-const STEP_MAX: usize = 1 << 20;
-/// How often, in bytes grown, the system is asked what memory is left. A control group's limit has no other warning:
-/// it kills.
+/// filling the pages, small enough that no single step takes long.
+const STEP_MAX: usize = 256 << 10;
+/// From how many bytes on, and then how often at least, the system is asked what memory is left. A control group's limit
+/// has no other warning: it kills.
+const ASK_FIRST: usize = 16 << 20;
 const ASK_EVERY: usize = 64 << 20;
 
 /// How an allocator is to grow. One of its last calls makes the allocator.
@@ -114,7 +115,7 @@ impl<'a, M: System + 'static> Options<'a, M> {
         self
     }
 
-    /// The largest step in bytes, rounded up to pages; 1 MiB unless said.
+    /// The largest step in bytes, rounded up to pages; 256 KiB unless said.
     pub fn step_max(mut self, bytes: usize) -> Self {
         self.step_max = bytes;
         self
@@ -187,7 +188,8 @@ impl<'a, M: System + 'static> Options<'a, M> {
         let start = space.addresses().start;
         entry.frontier.store(start, core::sync::atomic::Ordering::Relaxed);
         entry.limit.store(start, core::sync::atomic::Ordering::Release);
-        Ok(Ground { space, committed: 0, strict: self.strict, give_back: self.give_back, step_max })
+        let Options { strict, give_back, .. } = self;
+        Ok(Ground { space, committed: 0, strict, give_back, step_max, ask_at: ASK_FIRST })
     }
 }
 
@@ -200,6 +202,8 @@ pub(crate) struct Ground<M: System + 'static> {
     strict: bool,
     give_back: bool,
     step_max: usize,
+    /// The offset from which on the system is asked what memory is left.
+    ask_at: usize,
 }
 
 impl<M: System + 'static> Ground<M> {
@@ -267,21 +271,25 @@ impl<M: System + 'static> Ground<M> {
         Ok(to)
     }
 
-    /// Asks what memory is left before much more is committed: an error now is better than being killed later.
-    fn ask(&self, wish: usize) -> Result<(), MemoryError> {
-        if wish / ASK_EVERY == self.committed / ASK_EVERY {
+    /// Asks what memory is left before much more is committed: an error now is better than being killed later. The less
+    /// is left, the sooner it asks again; others use memory as well.
+    fn ask(&mut self, wish: usize) -> Result<(), MemoryError> {
+        if wish < self.ask_at {
             return Ok(());
         }
         let more = wish - self.committed;
-        match self.space.system().available() {
-            Some(available) if (more as u64) > available => Err(MemoryError::Refused {
+        let Some(available) = self.space.system().available() else { return Ok(()) };
+        if more as u64 > available {
+            return Err(MemoryError::Refused {
                 action: Action::Grow,
                 bytes: more,
                 limit: Limit::Memory { available },
                 error: None,
-            }),
-            _ => Ok(()),
+            });
         }
+        let pause = usize::try_from(available / 2).map_or(ASK_EVERY, |half| half.min(ASK_EVERY));
+        self.ask_at = wish.saturating_add(pause);
+        Ok(())
     }
 
     /// What to keep after `used` bytes are left in use: all, unless strict or told to give back.
@@ -301,6 +309,8 @@ impl<M: System + 'static> Ground<M> {
         if keep < self.committed {
             self.space.decommit(keep..self.committed)?;
             self.committed = keep;
+            // What was given back may be somebody else's by the time it is wanted again.
+            self.ask_at = self.ask_at.min(keep.saturating_add(ASK_EVERY)).max(ASK_FIRST);
         }
         Ok(())
     }

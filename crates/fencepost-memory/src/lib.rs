@@ -37,6 +37,11 @@ pub use sizes::{allocation_granularity, huge_page_sizes, page_size, transparent_
 /// The systems that memory can come from: the one this runs on, and in tests a simulated one.
 pub(crate) use fencepost_sys::{Host, Pages as System};
 
+/// The examples of the guide, which are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/virtual-memory.md")]
+struct Guide;
+
 pub(crate) static HOST: Host = Host::new();
 
 /// Rounds up to a multiple of a power of two; `None` past the end of all addresses.

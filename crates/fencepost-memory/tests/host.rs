@@ -67,7 +67,7 @@ fn huge_pages_fall_back_and_say_so() {
 #[test]
 fn what_a_vector_holds_in_memory_is_at_most_a_step_more_than_it_uses() {
     let mut numbers = GrowVec::<u64>::reserve(1 << 28).unwrap();
-    let step = (1 << 20) + page_size();
+    let step = (256 << 10) + page_size();
     for n in 0..4 << 20 {
         numbers.push(n).unwrap();
         if n % 77_777 == 0 {

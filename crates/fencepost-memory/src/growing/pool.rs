@@ -17,6 +17,8 @@ use crate::{Host, MemoryError, System, round_up};
 
 /// No slot.
 const NONE: u32 = u32::MAX;
+/// The most slots that are made at once.
+const BATCH: usize = 64;
 
 /// A pool of values of one type. See the [module](super) for how it grows.
 ///
@@ -137,33 +139,35 @@ impl<T, M: System + 'static> Pool<T, M> {
     /// [`Refused`] with the value: past the bound, or the system refused.
     #[inline]
     pub fn insert(&mut self, value: T) -> Result<Handle<T>, Refused<T>> {
-        let index = match self.vacate() {
-            Ok(index) => index,
-            Err(error) => return Err(Refused { value, error }),
-        };
-        // SAFETY: the slot is committed, and no value is in it.
-        unsafe { self.place(index).write(MaybeUninit::new(value)) };
-        let Some(slot) = self.slots.get_mut(index as usize) else { unreachable!("the slot was found above") };
-        slot.generation += 1;
-        self.live += 1;
-        Ok(Handle { index, generation: slot.generation, value: PhantomData })
-    }
-
-    /// Finds or makes a free slot, and takes it off the list.
-    #[inline]
-    fn vacate(&mut self) -> Result<u32, MemoryError> {
-        let Some(slot) = self.slots.get(self.free as usize) else { return self.extend() };
-        let (index, next) = (self.free, slot.next);
-        if self.ground.is_strict() {
-            let pages = self.pages(index);
-            self.ground.open(pages)?;
+        let is_ready = (self.free as usize) < self.slots.len() && !self.ground.is_strict();
+        if !is_ready && let Err(error) = self.make_ready() {
+            return Err(Refused { value, error });
         }
-        self.free = next;
-        Ok(index)
+        let index = self.free;
+        // SAFETY: the first free slot is committed by now, and no value is in it.
+        unsafe { self.place(index).write(MaybeUninit::new(value)) };
+        let Some(slot) = self.slots.get_mut(index as usize) else { unreachable!("the slot is there by now") };
+        slot.generation += 1;
+        let generation = slot.generation;
+        self.free = slot.next;
+        self.live += 1;
+        Ok(Handle { index, generation, value: PhantomData })
     }
 
-    /// Makes one more slot.
-    fn extend(&mut self) -> Result<u32, MemoryError> {
+    /// Sees to it that the first free slot is there, committed and open. Apart, and without the value, so that the
+    /// common case moves the value once.
+    #[cold]
+    #[inline(never)]
+    fn make_ready(&mut self) -> Result<(), MemoryError> {
+        if self.slots.get(self.free as usize).is_none() {
+            return self.extend();
+        }
+        let pages = self.pages(self.free);
+        self.ground.open(pages)
+    }
+
+    /// Makes more slots, and puts them on the list, which is empty: as many as memory is committed for, up to a batch.
+    fn extend(&mut self) -> Result<(), MemoryError> {
         let index = self.slots.len();
         let end = (index + 1).checked_mul(self.stride);
         // Where slots have no size or no number, the bound is that of the numbers.
@@ -171,14 +175,24 @@ impl<T, M: System + 'static> Pool<T, M> {
         if end.is_none_or(|end| end > self.ground.committed()) {
             self.ground.grow(end, index * self.stride)?;
         }
+        let mut count = 1;
         if self.ground.is_strict() {
             let pages = self.pages(index as u32);
             self.ground.commit_range(pages)?;
+        } else {
+            let room = self.ground.committed().min(self.ground.space().len());
+            let fit = (room - index * self.stride).checked_div(self.stride).unwrap_or(BATCH);
+            count = fit.clamp(1, BATCH).min(NONE as usize - index);
         }
-        self.slots.push(Slot { generation: 0, next: NONE })?;
-        let used = self.ground.start() + end.unwrap_or(0);
+        self.slots.reserve_more(count)?;
+        for next in index + 1..=index + count {
+            let next = if next == index + count { NONE } else { next as u32 };
+            self.slots.push(Slot { generation: 0, next })?;
+        }
+        let used = self.ground.start() + (index + count) * self.stride;
         self.ground.entry().frontier.store(used, Relaxed);
-        Ok(index as u32)
+        self.free = index as u32;
+        Ok(())
     }
 
     /// The pages of a slot's value, in strict mode.
@@ -189,7 +203,11 @@ impl<T, M: System + 'static> Pool<T, M> {
 
     #[inline]
     fn place(&self, index: u32) -> NonNull<MaybeUninit<T>> {
-        let offset = index as usize * self.stride + self.lead;
+        // Of a size that the compiler knows, where it may: it multiplies faster.
+        let offset = match self.ground.is_strict() {
+            true => index as usize * self.stride + self.lead,
+            false => index as usize * mem::size_of::<T>(),
+        };
         // SAFETY: a slot that exists lies within the reservation.
         unsafe { self.base.add(offset).cast() }
     }
@@ -221,32 +239,31 @@ impl<T, M: System + 'static> Pool<T, M> {
     /// Takes a value out. In strict mode the slot's pages trap from here, until it has a new tenant.
     #[inline]
     pub fn remove(&mut self, handle: Handle<T>) -> Option<T> {
-        if !self.is_good(handle) {
+        let free = self.free;
+        let slot = self.slots.get_mut(handle.index as usize)?;
+        if slot.generation != handle.generation {
             return None;
         }
-        // SAFETY: the slot holds a value, and the new generation says that it does no more.
+        slot.generation = slot.generation.wrapping_add(1);
+        // Generations that begin anew would make old handles good again: the slot retires.
+        if slot.generation != 0 {
+            slot.next = free;
+            self.free = handle.index;
+        }
+        self.live -= 1;
+        // SAFETY: the slot held a value, and its new generation says that it does no more.
         let value = unsafe { self.place(handle.index).read().assume_init() };
-        self.vacated(handle.index);
+        if self.ground.is_strict() {
+            self.close(handle.index);
+        }
         Some(value)
     }
 
-    #[inline]
-    fn vacated(&mut self, index: u32) {
-        let free = self.free;
-        if let Some(slot) = self.slots.get_mut(index as usize) {
-            slot.generation = slot.generation.wrapping_add(1);
-            // Generations that begin anew would make old handles good again: the slot retires.
-            if slot.generation != 0 {
-                slot.next = free;
-                self.free = index;
-            }
-        }
-        self.live -= 1;
-        if self.ground.is_strict() {
-            let pages = self.pages(index);
-            if !self.ground.close(pages) {
-                self.open += 1;
-            }
+    #[cold]
+    fn close(&mut self, index: u32) {
+        let pages = self.pages(index);
+        if !self.ground.close(pages) {
+            self.open += 1;
         }
     }
 
