@@ -16,3 +16,4 @@ mod pointers;
 mod preload;
 mod quiet;
 mod seals;
+mod steps;

@@ -221,6 +221,19 @@ impl Engine {
         }
     }
 
+    /// Drops what steps left in the closed pages of a run that was made fresh again.
+    ///
+    /// # Safety
+    /// As [`Engine::reuse`], after it.
+    pub(crate) unsafe fn forget<M: Memory>(self, memory: &M, run: Range) -> VmResult {
+        match self {
+            // SAFETY: the run holds nothing that anybody uses.
+            Engine::Marker => unsafe { memory.discard(run) },
+            // SAFETY: as above.
+            Engine::Mprotect => unsafe { memory.decommit(run) },
+        }
+    }
+
     /// Opens pages for good, so that a program that goes on after a report can use them.
     ///
     /// # Safety

@@ -30,6 +30,18 @@ impl<P: Platform> Guard<P> {
     /// Decides about a fault. Runs in the fault handler.
     pub fn on_fault(&self, fault: &Fault) -> Verdict {
         let Some(setup) = self.ready() else { return Verdict::Pass };
+        if fault.held {
+            self.stepping.turn().wait_out(&self.platform);
+            return Verdict::Resume;
+        }
+        let verdict = self.decide(setup, fault);
+        if verdict != Verdict::Step {
+            self.end_own_step(setup);
+        }
+        verdict
+    }
+
+    fn decide(&self, setup: &Setup, fault: &Fault) -> Verdict {
         if self.reporter.dying.load(Ordering::Relaxed) == self.platform.thread_id() {
             // Reported already: this is the same instruction again, or the program's last steps.
             return Verdict::Die;
@@ -109,29 +121,24 @@ impl<P: Platform> Guard<P> {
             .is_some_and(|state| state.last_doubt.swap(address, Ordering::Relaxed) != address)
     }
 
-    pub(crate) fn ours(&self, setup: &Setup, fault: &Fault, address: usize, mut case: Case) -> Verdict {
+    pub(crate) fn ours(&self, setup: &Setup, fault: &Fault, address: usize, case: Case) -> Verdict {
         if setup.options.on_error == OnError::Continue {
-            case.notes.add(Note::PageOpened);
+            return self.go_on(setup, fault, address, case);
         }
-        let goes_on = setup.options.on_error == OnError::Continue;
-        let reported = self.report_once(setup, &case, &Frames::Fault(fault), goes_on);
+        let reported = self.report_once(setup, &case, &Frames::Fault(fault), false);
         match setup.options.on_error {
-            OnError::Continue => {
-                self.open_for_good(setup, address, case.kind);
-                Verdict::Resume
-            }
             OnError::Exit => self.leave_process(setup),
-            OnError::Abort if reported => {
+            _ if reported => {
                 self.write_summary_line(setup);
                 Verdict::Die
             }
             // Another fault of this thread's is being handled below us; let it speak.
-            OnError::Abort => Verdict::Die,
+            _ => Verdict::Die,
         }
     }
 
-    /// Opens the page of a reported access, so that the program goes on.
-    fn open_for_good(&self, setup: &Setup, address: usize, kind: ErrorKind) {
+    /// Opens the page of a reported access, where it cannot be for one instruction only.
+    pub(crate) fn open_for_good(&self, setup: &Setup, address: usize, kind: ErrorKind) {
         if kind == ErrorKind::SealViolation {
             return self.open_sealed_page(address);
         }

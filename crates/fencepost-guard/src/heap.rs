@@ -72,6 +72,8 @@ pub(crate) struct Heap {
     pub(crate) overhead: AtomicU64,
     /// Calls that the kernel refused and that another way was found for.
     pub(crate) fallbacks: AtomicU64,
+    /// Whether a closed page ever kept content that a step left in it.
+    kept: AtomicU32,
 }
 
 /// What an address belongs to.
@@ -107,6 +109,7 @@ impl Heap {
             orphans: [const { AtomicU32::new(0) }; SMALL_PAGES + 1],
             overhead: AtomicU64::new(0),
             fallbacks: AtomicU64::new(0),
+            kept: AtomicU32::new(0),
         }
     }
 
@@ -357,13 +360,6 @@ impl Heap {
         self.kept_spans.fetch_add(Self::records_of(span), Ordering::Relaxed);
         self.retire_with_neighbours(platform, setup, index);
         self.forget_oldest(platform, setup);
-    }
-
-    /// Notes a call for which the next engine's way was taken.
-    pub(crate) fn note(&self, closed: Closed) {
-        if closed == Closed::Fallback {
-            self.fallbacks.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     fn set_run_life(&self, index: usize, life: Life) {

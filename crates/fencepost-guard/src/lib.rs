@@ -59,6 +59,7 @@ mod seal;
 mod slot;
 mod span;
 mod start;
+mod step;
 mod threads;
 mod write;
 

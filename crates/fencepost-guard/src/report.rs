@@ -7,8 +7,9 @@
 //! hangs, the raw frames are written instead.
 
 mod fill;
+mod known;
 
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use fencepost_record::{
     Access, AccessType, Confidence, ErrorKind, FRAMES_MAX, Notes, Record, RegionInfo, Trace, Which,
@@ -23,11 +24,10 @@ use crate::runtime::{Guard, Setup};
 use crate::seal::SealView;
 use crate::slot::SlotView;
 use crate::threads::BUSY;
+use known::Known;
 
 /// Records kept for [`Guard::drain`].
 pub(crate) const RECORDS: usize = 16;
-/// Distinct errors remembered, so that a program that goes on reports each once.
-const SEEN: usize = 256;
 
 /// What went wrong, before it is written down.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,7 @@ pub(crate) struct Reporter {
     pub(crate) drained: AtomicU64,
     pub(crate) log: AtomicI32,
     pub(crate) file: AtomicI32,
-    seen: [AtomicUsize; SEEN],
+    known: Known,
 }
 
 /// No file is open.
@@ -140,7 +140,7 @@ impl Reporter {
             drained: AtomicU64::new(0),
             log: AtomicI32::new(CLOSED),
             file: AtomicI32::new(CLOSED),
-            seen: [const { AtomicUsize::new(0) }; SEEN],
+            known: Known::new(),
         }
     }
 
@@ -166,9 +166,7 @@ impl Reporter {
                 output.close(opened);
             }
         }
-        for seen in &self.seen {
-            seen.store(0, Ordering::Relaxed);
-        }
+        self.known.clear();
         for count in [&self.count, &self.repeated, &self.drained] {
             count.store(0, Ordering::Relaxed);
         }
@@ -192,11 +190,13 @@ impl Reporter {
         Some(unsafe { &mut *(address as *mut core::mem::MaybeUninit<Record>) })
     }
 
-    /// Whether an error with this hash has been reported; remembers it.
-    fn is_repeated(&self, hash: usize) -> bool {
-        let hash = hash | 1;
-        let Some(place) = self.seen.get(hash % SEEN) else { return false };
-        place.swap(hash, Ordering::Relaxed) == hash
+    /// Whether a site has had its share of reports: then this error is counted and not written.
+    pub(crate) fn is_site_full(&self, site: usize) -> bool {
+        let full = self.known.is_full(site);
+        if full {
+            self.repeated.fetch_add(1, Ordering::Relaxed);
+        }
+        full
     }
 }
 
@@ -276,7 +276,7 @@ impl<P: Platform> Guard<P> {
         // SAFETY: `report_once` holds the lock, and no other reference into the ring is kept across it.
         let record = unsafe { self.reporter.place(number) }?.write(Record::default());
         self.fill(setup, case, frames, walk, record);
-        if setup.options.on_error == OnError::Continue && self.reporter.is_repeated(identity(record)) {
+        if setup.options.on_error == OnError::Continue && self.reporter.known.is_repeated(identity(record)) {
             self.reporter.repeated.fetch_add(1, Ordering::Relaxed);
             return None;
         }

@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use fencepost_record::{Record, RegionInfo, Text, Unguarded};
-use fencepost_sys::{OnFault, Platform, Range};
+use fencepost_sys::{OnFault, OnStep, Platform, Range};
 
 use crate::arena::Arena;
 use crate::depot::Depot;
@@ -22,6 +22,7 @@ use crate::quick::Quick;
 use crate::region::Region;
 use crate::report::Reporter;
 use crate::seal::Seals;
+use crate::step::Stepping;
 use crate::threads::{BUSY, GONE, ThreadState, ThreadTable};
 
 /// What the facade lends the runtime: how to walk a stack, and entries that lead back to the one static runtime.
@@ -37,6 +38,8 @@ pub struct Hooks {
     pub regions: fn() -> [u64; 3],
     /// Calls [`Guard::on_fault`].
     pub on_fault: OnFault,
+    /// Calls [`Guard::on_step`].
+    pub on_step: OnStep,
     /// Calls [`Guard::thread_exit`].
     pub thread_exit: extern "C" fn(usize),
     /// Calls [`Guard::fork_prepare`].
@@ -111,6 +114,7 @@ pub struct Guard<P: Platform> {
     pub(crate) limits: Limits,
     pub(crate) arena: Arena,
     pub(crate) seals: Seals,
+    pub(crate) stepping: Stepping,
     pub(crate) reporter: Reporter,
     pub(crate) misc: Region,
     /// Allocations so far, where `fail_at` or `fail_rate` counts them.
@@ -139,6 +143,7 @@ impl<P: Platform> Guard<P> {
             limits: Limits::new(),
             arena: Arena::new(),
             seals: Seals::new(),
+            stepping: Stepping::new(),
             reporter: Reporter::new(),
             misc: Region::new(),
             countdown: AtomicU64::new(0),
@@ -310,6 +315,9 @@ impl<P: Platform> Guard<P> {
             return;
         }
         self.enter();
+        // Only a handler of the program's that interrupted a change of seals has it already.
+        let taken = self.stepping.turn().take_for_change(&self.platform);
+        let _ = taken;
         self.reporter.lock_for_fork().acquire(&self.platform);
         self.arena.lock_for_fork().acquire(&self.platform);
         self.seals.lock_for_fork().acquire(&self.platform);
@@ -349,6 +357,7 @@ impl<P: Platform> Guard<P> {
         self.seals.lock_for_fork().release(&self.platform);
         self.arena.lock_for_fork().release(&self.platform);
         self.reporter.lock_for_fork().release(&self.platform);
+        self.stepping.turn().give_back();
     }
 
     /// From here this thread's own allocations are not guarded.

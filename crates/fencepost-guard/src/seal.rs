@@ -109,6 +109,12 @@ impl Seals {
         self.active().map(|(_, seal)| seal.view()).find(|view| view.range.contains(address))
     }
 
+    /// A seal that holds some of a range. Takes no lock.
+    pub(crate) fn find_in(&self, range: Range) -> Option<SealView> {
+        let overlaps = |view: &SealView| view.range.start < range.end() && range.start < view.range.end();
+        self.active().map(|(_, seal)| seal.view()).find(overlaps)
+    }
+
     fn add(&self, range: Range, act: Act, slot: Option<&Slot>) -> Option<usize> {
         let index = self.table.iter().position(|seal| seal.active.load(Ordering::Relaxed) == 0)?;
         let seal = self.table.get(index)?;
@@ -137,6 +143,17 @@ impl Seal {
     }
 }
 
+/// The turn, held for a change of what sealed pages allow.
+struct Change<'a, P: Platform> {
+    guard: &'a Guard<P>,
+}
+
+impl<P: Platform> Drop for Change<'_, P> {
+    fn drop(&mut self) {
+        self.guard.stepping.turn().give_back();
+    }
+}
+
 impl<P: Platform> Guard<P> {
     /// Makes the pages of a range within one live guarded block read-only.
     ///
@@ -155,6 +172,7 @@ impl<P: Platform> Guard<P> {
         }
         let range = setup.geometry().pages_of(start, len);
         let act = self.act(setup, anchor);
+        let turn = self.change_seals();
         let held = self.seals.lock.hold(&self.platform);
         slot.seals.fetch_add(1, Ordering::AcqRel);
         // SAFETY: the pages belong to this live block alone; sealing is what its owner asks for.
@@ -168,6 +186,7 @@ impl<P: Platform> Guard<P> {
             self.reopen(range);
         }
         drop(held);
+        drop(turn);
         entered.map(|index| SealTicket { index, range })
     }
 
@@ -196,15 +215,24 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Ends a seal. The pages of a guarded block become writable, except those that another seal holds; for other
-    /// memory the caller restores what was before.
-    pub fn unseal(&self, ticket: SealTicket) {
+    /// memory `restore` puts back what was before.
+    pub fn unseal(&self, ticket: SealTicket, restore: impl FnOnce()) {
         let Some(seal) = self.seals.table.get(ticket.index) else { return };
+        let turn = self.change_seals();
         let held = self.seals.lock.hold(&self.platform);
+        restore();
         // A block that was freed in spite of its seals ended them, and the entry may serve another seal by now.
         if seal.active.load(Ordering::Acquire) != 0 && seal.view().range == ticket.range {
             self.end_seal(seal);
         }
         drop(held);
+        drop(turn);
+    }
+
+    /// Waits for a step to end, and keeps others from beginning: what is sealed is changed between steps only.
+    fn change_seals(&self) -> Option<Change<'_, P>> {
+        let taken = self.stepping.turn().take_for_change(&self.platform);
+        taken.then_some(Change { guard: self })
     }
 
     fn end_seal(&self, seal: &Seal) {
@@ -243,6 +271,7 @@ impl<P: Platform> Guard<P> {
 
     /// Ends every seal on a block that is being freed.
     pub(crate) fn end_seals_of(&self, slot: &Slot) {
+        let turn = self.change_seals();
         let held = self.seals.lock.hold(&self.platform);
         let address = core::ptr::from_ref(slot) as usize;
         for (_, seal) in self.seals.active().filter(|(_, seal)| seal.slot.load(Ordering::Relaxed) == address)
@@ -250,6 +279,7 @@ impl<P: Platform> Guard<P> {
             self.end_seal(seal);
         }
         drop(held);
+        drop(turn);
     }
 
     /// Opens the page at `address` although it is sealed, for a program that goes on after a violation.

@@ -20,6 +20,8 @@ mod placement;
 mod quarantine;
 #[path = "simulated/seals.rs"]
 mod seals;
+#[path = "simulated/steps.rs"]
+mod steps;
 #[path = "simulated/threads.rs"]
 mod threads;
 #[path = "simulated/verdicts.rs"]

@@ -28,6 +28,10 @@ pub enum Note {
     FreedWhileSealed,
     /// The page was opened so that the program could go on.
     PageOpened,
+    /// The access was let through for its thread alone, and the page closed again.
+    SteppedAlone,
+    /// The access was let through, and the page closed again; meanwhile it was open to all threads.
+    SteppedShared,
     /// The stack could not be walked to its end.
     StackCutShort,
     /// Names could not be resolved.
@@ -62,7 +66,7 @@ pub enum Note {
 
 impl Note {
     /// All notes, in the order they are printed.
-    pub const ALL: [Note; 27] = [
+    pub const ALL: [Note; 29] = [
         Note::NonCanonical,
         Note::FillPattern,
         Note::LongFreed,
@@ -75,6 +79,8 @@ impl Note {
         Note::FoundLater,
         Note::FreedWhileSealed,
         Note::PageOpened,
+        Note::SteppedAlone,
+        Note::SteppedShared,
         Note::StackCutShort,
         Note::NotResolved,
         Note::AddressDecoded,
@@ -94,7 +100,14 @@ impl Note {
 
     /// Whether it bears on the diagnosis itself, rather than on what the report could show.
     pub const fn is_evidence(self) -> bool {
-        !matches!(self, Note::PageOpened | Note::StackCutShort | Note::NotResolved)
+        !matches!(
+            self,
+            Note::PageOpened
+                | Note::SteppedAlone
+                | Note::SteppedShared
+                | Note::StackCutShort
+                | Note::NotResolved
+        )
     }
 
     /// The sentence that a report prints.
@@ -120,6 +133,13 @@ impl Note {
             Note::FreedWhileSealed => "the block was freed while it was sealed",
             Note::PageOpened => {
                 "the page was opened so that the program goes on: later errors on it stay unseen"
+            }
+            Note::SteppedAlone => {
+                "the program goes on: this access was let through for its thread alone, and the page closed again"
+            }
+            Note::SteppedShared => {
+                "the program goes on: this access was let through, and the page closed again; \
+                 an access of another thread's in that moment stays unseen"
             }
             Note::StackCutShort => "the stack could not be walked to its end",
             Note::NotResolved => "names could not be resolved: frames are given as module and offset",

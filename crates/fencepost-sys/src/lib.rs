@@ -17,6 +17,7 @@ mod load;
 mod os;
 mod pages;
 mod platform;
+mod stepping;
 
 pub use os::Host;
 #[cfg(target_os = "linux")]
@@ -27,6 +28,6 @@ pub use os::sim;
 pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_this_object};
 pub use pages::{Limit, Pages, Wish};
 pub use platform::{
-    Fault, Faults, Memory, Offers, OnFault, Output, Platform, Protection, Range, Threads, Verdict, VmError,
-    VmResult,
+    Fault, Faults, Memory, Offers, Output, Platform, Protection, Range, Threads, VmError, VmResult,
 };
+pub use stepping::{AfterStep, OnFault, OnStep, Stepping, Steps, Verdict};

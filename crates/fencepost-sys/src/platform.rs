@@ -8,6 +8,8 @@ use core::sync::atomic::AtomicU32;
 
 use fencepost_record::{Module, Registers};
 
+use crate::stepping::{OnFault, Stepping};
+
 /// Why a call to the system failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmError {
@@ -338,21 +340,9 @@ pub struct Fault {
     pub registers: Registers,
     /// Whether somebody else has a handler for this signal, who is asked next.
     pub others: bool,
+    /// Whether the page is open to another thread's step, and to nobody else until that has ended.
+    pub held: bool,
 }
-
-/// What to do with a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is not ours: do what would have happened without us.
-    Pass,
-    /// Run the instruction again.
-    Resume,
-    /// Give the signal its default effect and run the instruction again: the process ends at the true place.
-    Die,
-}
-
-/// The handler's entry: decides about a fault.
-pub type OnFault = fn(&Fault) -> Verdict;
 
 /// Faults, signals and stacks.
 pub trait Faults {
@@ -416,7 +406,7 @@ pub trait Faults {
 }
 
 /// An operating system, as fencepost sees it.
-pub trait Platform: Memory + Threads + Output + Faults + Sync + 'static {
+pub trait Platform: Memory + Threads + Output + Faults + Stepping + Sync + 'static {
     /// Finds out what the system offers by trying it. To be called once, before anything else.
     fn probe(&self);
 

@@ -1,7 +1,7 @@
 //! The one runtime of a program, and the entries by which the system calls back into it.
 
 use fencepost_guard::{Guard, Hooks};
-use fencepost_sys::{Fault, Host, Verdict};
+use fencepost_sys::{AfterStep, Fault, Host, Verdict};
 
 use crate::capture::capture;
 
@@ -13,6 +13,7 @@ pub(crate) static GUARD: Guard<Host> = Guard::new(
         region: crate::grown::region,
         regions: crate::grown::totals,
         on_fault,
+        on_step,
         thread_exit,
         fork_prepare,
         fork_parent,
@@ -27,6 +28,10 @@ pub(crate) static GUARD: Guard<Host> = Guard::new(
 
 fn on_fault(fault: &Fault) -> Verdict {
     GUARD.on_fault(fault)
+}
+
+fn on_step(next: usize) -> AfterStep {
+    GUARD.on_step(next)
 }
 
 extern "C" fn thread_exit(word: usize) {

@@ -174,7 +174,7 @@ fn seal_foreign(range: Range, anchor: usize) -> Result<SealTicket, SealError> {
     // SAFETY: the range is mapped and writable by the query above; that its owner expects it to become read-only is
     // what `seal_raw` asks of its caller, and `seal` of the shared reference.
     if let Err(error) = unsafe { region::protect(range.start as *const u8, range.len, Protection::READ) } {
-        GUARD.unseal(ticket);
+        GUARD.unseal(ticket, || ());
         return Err(SealError::System(error.into()));
     }
     foreign.push(Before { range, parts });
@@ -217,20 +217,20 @@ impl Drop for Seal<'_> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
         let mut foreign = FOREIGN.lock();
-        if let Some(index) = foreign.iter().position(|before| before.range == self.range) {
-            let before = foreign.swap_remove(index);
-            for (range, protection) in before.parts {
-                // SAFETY: the memory is still mapped by the word of whoever sealed it, and gets back what it allowed.
-                let restored = unsafe { region::protect(range.start as *const u8, range.len, protection) };
-                if let Err(error) = restored {
-                    eprintln!(
-                        "fencepost: sealed memory at {:#x} could not be opened again: {error}",
-                        range.start
-                    );
-                }
-            }
-        }
+        let known = foreign.iter().position(|before| before.range == self.range);
+        let parts = known.map(|index| foreign.swap_remove(index).parts).unwrap_or_default();
         drop(foreign);
-        GUARD.unseal(ticket);
+        GUARD.unseal(ticket, || restore(&parts));
+    }
+}
+
+/// Gives memory back what it allowed before it was sealed.
+fn restore(parts: &[(Range, Protection)]) {
+    for &(range, protection) in parts {
+        // SAFETY: the memory is still mapped by the word of whoever sealed it, and gets back what it allowed.
+        let restored = unsafe { region::protect(range.start as *const u8, range.len, protection) };
+        if let Err(error) = restored {
+            eprintln!("fencepost: sealed memory at {:#x} could not be opened again: {error}", range.start);
+        }
     }
 }

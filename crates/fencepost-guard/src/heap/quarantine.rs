@@ -5,10 +5,29 @@ use core::sync::atomic::Ordering;
 use fencepost_sys::{Memory, Threads};
 
 use super::{Heap, HeapSetup, REUSE_LOOKS, link};
+use crate::engine::Closed;
 use crate::lock::Held;
 use crate::span::{Life, Span, Use};
 
 impl Heap {
+    /// Notes a call for which the next engine's way was taken.
+    pub(crate) fn note(&self, closed: Closed) {
+        if closed == Closed::Fallback {
+            self.fallbacks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an address lies in the part that was opened for the engine's use.
+    pub(crate) fn is_opened(&self, address: usize) -> bool {
+        let opened = self.run_range(0, self.opened.load(Ordering::Acquire));
+        opened.contains(address)
+    }
+
+    /// Notes that a closed page keeps content.
+    pub(crate) fn note_kept(&self) {
+        self.kept.store(1, Ordering::Relaxed);
+    }
+
     /// Retires a dead run if the mappings allow, and then those dead neighbours that now join it for nothing.
     pub(super) fn retire_with_neighbours<M: Memory>(&self, memory: &M, setup: &HeapSetup, index: usize) {
         if !self.retire(memory, setup, index) {
@@ -90,6 +109,10 @@ impl Heap {
                 let range = self.run_range(index, spans);
                 // SAFETY: the run is the oldest dead one that fits: its quarantine ends here.
                 unsafe { setup.engine.reuse(platform, range, retired) }.ok()?;
+                if self.kept.load(Ordering::Relaxed) != 0 {
+                    // SAFETY: as above.
+                    unsafe { setup.engine.forget(platform, range) }.ok()?;
+                }
                 self.unlink(platform, setup, index, spans, before);
                 return Some(index);
             }

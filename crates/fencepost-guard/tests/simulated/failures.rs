@@ -75,7 +75,7 @@ fn seal_and_unseal(world: World) {
     let address = block.as_ptr().addr();
     if let Ok(ticket) = world.guard.seal_block(address, 500, 0) {
         assert!(world.sim().would_trap_write(address), "a seal that was given holds");
-        world.guard.unseal(ticket);
+        world.guard.unseal(ticket, || ());
     }
     world.free(address, 500, 8);
 }

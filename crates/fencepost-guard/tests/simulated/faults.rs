@@ -1,7 +1,7 @@
 //! Faults as the system raises them, and what the report says of each.
 
 use fencepost_record::{AccessType, BlockState, Confidence, ErrorKind, Note, Record, Stack, Where};
-use fencepost_sys::{Fault, Range, Verdict};
+use fencepost_sys::{AfterStep, Fault, Range, Verdict};
 
 use crate::world::{PAGE, SPAN, World, at, fault, layout, stack};
 
@@ -23,14 +23,17 @@ fn raise(world: World, fault: &Fault) -> Verdict {
 
 /// Raises a fault that is ours, and gives its report.
 fn report(world: World, address: usize, access: AccessType) -> Record {
-    assert_eq!(raise(world, &fault(address, access)), Verdict::Resume, "{}", world.stderr());
+    stack(&HANDLER);
+    assert_eq!(world.begin(&fault(address, access)), Verdict::Step, "{}", world.stderr());
+    assert!(!world.sim().would_trap_write(address), "the page is open for the instruction");
+    assert_eq!(world.sim().step_ends(PC as usize + 3), Some(AfterStep::Done));
     let record = world.record();
     assert_eq!(record.fault.trace.frames(), &HANDLER[2..], "the handler's own frames are left out");
     assert_eq!(record.access.address, Some(address as u64));
     assert_eq!(record.access.kind, access);
     assert_eq!(record.signal, 11);
-    assert!(!world.sim().would_trap_write(address), "the page was opened");
-    assert!(record.notes.has(Note::PageOpened));
+    assert!(world.sim().would_trap(address) && world.sim().open_for_steps().is_empty(), "and closed again");
+    assert!(record.notes.has(Note::SteppedAlone) && !record.notes.has(Note::PageOpened));
     record
 }
 
@@ -151,7 +154,13 @@ fn memory_that_was_never_handed_out_is_no_blocks() {
         let world = World::new(engine);
         let address = block(world, 24);
         let beyond = (address & !(SPAN - 1)) + 5 * SPAN + 64;
-        let record = report(world, beyond, AccessType::Write);
+        let verdict = if engine == "engine=marker" { Verdict::Resume } else { Verdict::Step };
+        assert_eq!(
+            raise(world, &fault(beyond, AccessType::Write)),
+            verdict,
+            "the marker engine's is open already"
+        );
+        let record = world.record();
         assert_eq!(record.kind, ErrorKind::WildAccess, "{engine}");
         assert!(record.block.is_none() && record.notes.has(Note::NeverAllocated));
         assert_eq!(record.neighbours[0].map(|near| near.address), None, "{engine}: no block is just before");
@@ -170,8 +179,8 @@ fn a_fault_in_a_live_block_is_tried_once_more() {
     assert_eq!((record.kind, record.confidence), (ErrorKind::WildAccess, Confidence::Low));
     let world = World::new("");
     let address = block(world, 24);
-    assert_eq!(raise(world, &fault(address, AccessType::Execute)), Verdict::Resume);
-    assert_eq!(world.record().access.kind, AccessType::Execute, "nobody opens a page for execution");
+    assert_eq!(raise(world, &fault(address, AccessType::Execute)), Verdict::Die);
+    assert!(world.lines()[0].contains("\"type\":\"execute\""), "nobody opens a page for execution");
 }
 
 /// What is not the heap's is described, and then takes its course.
@@ -245,7 +254,7 @@ fn a_walk_that_misses_the_fault_gives_the_instruction_alone() {
     let world = World::new("");
     let address = block(world, 24);
     stack(&[0x99_0000, 0x99_0010]);
-    assert_eq!(world.raise(&fault(address + 24, AccessType::Read)), Verdict::Resume);
+    assert_eq!(world.raise(&fault(address + 24, AccessType::Read)), Verdict::Step);
     let record = world.record();
     assert_eq!(record.fault.trace.frames(), [PC]);
     assert!(record.notes.has(Note::StackCutShort));
@@ -258,7 +267,7 @@ fn a_thread_without_a_state_is_told_about_too() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             world.enter();
-            assert_eq!(raise(world, &fault(address + 24, AccessType::Write)), Verdict::Resume);
+            assert_eq!(raise(world, &fault(address + 24, AccessType::Write)), Verdict::Step);
         });
     });
     let record = world.record();

@@ -11,7 +11,7 @@ const RAW: &str = "{\"schema\":\"fencepost-report/1\",\"number\":1,";
 
 fn overflow(world: World) {
     let address = world.block(24, 8);
-    assert_eq!(world.raise(&fault(address + 24, AccessType::Write)), Verdict::Resume);
+    assert_eq!(world.raise(&fault(address + 24, AccessType::Write)), Verdict::Step);
 }
 
 fn render(_record: &Record, _style: RenderStyle, into: &mut Rendered<'_>) {

@@ -26,7 +26,7 @@ fn a_sealed_block_is_read_and_a_write_names_the_sealer() {
             assert_eq!(peek(address), 0x42, "{engine}: the content is kept");
             at(0x50_0000);
             let write = fault(address + 5, AccessType::Write);
-            assert_eq!(world.raise(&write), Verdict::Resume);
+            assert_eq!(world.raise(&write), Verdict::Step);
             let record = world.record();
             assert_eq!(record.kind, ErrorKind::SealViolation, "{engine} {size}");
             let seal = record.seal.expect("the seal");
@@ -35,8 +35,9 @@ fn a_sealed_block_is_read_and_a_write_names_the_sealer() {
             let block = record.block.expect("the block");
             assert_eq!((block.address, block.place, block.distance), (address as u64, Where::Inside, 5));
             assert_eq!(block.allocated.trace.frames()[0], 0x11_0000);
-            assert!(!world.sim().would_trap_write(address + 5), "opened, so that the program goes on");
-            world.guard.unseal(ticket);
+            assert!(world.sim().would_trap_write(address + 5), "sealed again");
+            assert!(!world.sim().would_trap(address + 5));
+            world.guard.unseal(ticket, || ());
             assert!(!world.sim().would_trap_write(address + size - 1));
             world.free(address, size, 8);
             assert!(world.records().is_empty());
@@ -52,7 +53,7 @@ fn a_read_of_a_sealed_block_is_no_violation() {
     let ticket = world.guard.seal_block(address, 24, 0).expect("sealed");
     assert_eq!(world.raise(&fault(address, AccessType::Read)), Verdict::Resume);
     assert!(world.records().is_empty());
-    world.guard.unseal(ticket);
+    world.guard.unseal(ticket, || ());
 }
 
 #[test]
@@ -63,11 +64,11 @@ fn seals_of_one_page_end_with_the_last() {
     let part = world.guard.seal_block(address + 100, 10, 0).expect("sealed");
     assert!(world.guard.describe(address).expect("known").sealed);
     let page = (address + 100) & !(PAGE - 1);
-    world.guard.unseal(all);
+    world.guard.unseal(all, || ());
     assert!(world.sim().would_trap_write(page), "another seal holds this page");
     assert!(!world.sim().would_trap_write(address + 8999));
     assert!(world.guard.describe(address).expect("known").sealed);
-    world.guard.unseal(part);
+    world.guard.unseal(part, || ());
     assert!(!world.sim().would_trap_write(page));
     assert!(!world.guard.describe(address).expect("known").sealed);
 }
@@ -85,11 +86,11 @@ fn a_free_of_a_sealed_block_is_a_violation_and_ends_its_seals() {
         assert!(world.sim().would_trap(address), "freed all the same");
         let other = world.block(24, 8);
         let kept = world.guard.seal_block(other, 24, 0).expect("sealed");
-        world.guard.unseal(ticket);
+        world.guard.unseal(ticket, || ());
         assert!(world.sim().would_trap(address), "a seal that has ended opens nothing");
         assert!(world.sim().would_trap_write(other), "and no other");
-        world.guard.unseal(kept);
-        assert_eq!(world.raise(&fault(address, AccessType::Write)), Verdict::Resume);
+        world.guard.unseal(kept, || ());
+        assert_eq!(world.raise(&fault(address, AccessType::Write)), Verdict::Step);
         assert_eq!(world.record().kind, ErrorKind::UseAfterFree);
         world.sim().assert_no_violations();
     }
@@ -108,9 +109,9 @@ fn other_memory_is_sealed_by_its_owner_and_known_here() {
     let theirs = aborting.guard.note_seal(foreign, 0).expect("noted");
     assert_eq!(aborting.raise(&fault(foreign.start, AccessType::Write)), Verdict::Die);
     assert!(aborting.lines()[0].contains("\"kind\":\"seal-violation\""));
-    aborting.guard.unseal(theirs);
+    aborting.guard.unseal(theirs, || ());
     world.enter();
-    world.guard.unseal(ticket);
+    world.guard.unseal(ticket, || ());
     // The seal may have ended between the fault and its handling: once more, then it is believed.
     assert_eq!(world.raise(&fault(foreign.start, AccessType::Write)), Verdict::Resume);
     assert!(world.lines().is_empty());

@@ -40,18 +40,18 @@ fn exit_ends_with_the_status() {
 }
 
 #[test]
-fn continue_opens_the_page_and_tells_each_error_once() {
+fn continue_steps_over_and_tells_each_error_once() {
     for engine in ["engine=marker", "engine=mprotect"] {
         let world = World::new(engine);
         let address = world.block(24, 8);
         for _ in 0..3 {
-            assert_eq!(world.raise(&fault(address + 24, AccessType::Write)), Verdict::Resume);
-            assert!(!world.sim().would_trap_write(address + 24), "{engine}");
+            assert_eq!(world.raise(&fault(address + 24, AccessType::Write)), Verdict::Step);
+            assert!(world.sim().would_trap(address + 24), "{engine}");
         }
         assert_eq!(world.records().len(), 1, "{engine}");
         world.free(address, 24, 8);
-        assert_eq!(world.raise(&fault(address, AccessType::Read)), Verdict::Resume);
-        assert!(!world.sim().would_trap_write(address), "{engine}");
+        assert_eq!(world.raise(&fault(address, AccessType::Read)), Verdict::Step);
+        assert!(world.sim().would_trap(address), "{engine}");
         assert_eq!(world.record().kind, ErrorKind::UseAfterFree);
         world.sim().assert_no_violations();
     }
@@ -93,7 +93,7 @@ fn the_renderer_allocates_from_its_own_arena() {
     let world = World::rendering("", allocate_in_the_arena);
     let address = world.block(24, 8);
     let before = world.guard.stats().map(|stats| stats.total);
-    assert_eq!(world.raise(&fault(address + 24, AccessType::Write)), Verdict::Resume);
+    assert_eq!(world.raise(&fault(address + 24, AccessType::Write)), Verdict::Step);
     assert_eq!(RENDERED.load(Ordering::Relaxed), 1);
     assert_eq!(world.guard.stats().map(|stats| stats.total), before, "no block of the program");
     assert!(world.stderr().ends_with("the body of the text\n"), "{}", world.stderr());
@@ -119,7 +119,7 @@ fn a_fault_while_reporting_ends_the_process_as_it_would_have() {
     world.guard.drain(&mut |_| verdicts.push(world.raise(&fault(address, AccessType::Read))));
     assert_eq!(verdicts, [Verdict::Die]);
     assert!(world.stderr().contains("fencepost: fault while reporting"));
-    assert_eq!(world.raise(&fault(address, AccessType::Read)), Verdict::Resume, "later ones are told again");
+    assert_eq!(world.raise(&fault(address, AccessType::Read)), Verdict::Step, "later ones are told again");
 }
 
 #[test]

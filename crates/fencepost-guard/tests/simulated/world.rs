@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use fencepost_guard::{Freed, Guard, Hooks, Placed, RenderStyle, Rendered, Resize};
 use fencepost_record::{AccessType, ErrorKind, Record, Registers, Unguarded};
 use fencepost_sys::sim::{Sim, SimOptions};
-use fencepost_sys::{Fault, Memory, Output, Verdict};
+use fencepost_sys::{AfterStep, Fault, Memory, Output, Verdict};
 
 pub const PAGE: usize = 4096;
 pub const SPAN: usize = 2 << 20;
@@ -72,6 +72,10 @@ fn on_fault(fault: &Fault) -> Verdict {
     current().guard.on_fault(fault)
 }
 
+fn on_step(next: usize) -> AfterStep {
+    current().guard.on_step(next)
+}
+
 extern "C" fn thread_exit(word: usize) {
     current().guard.thread_exit(word);
 }
@@ -121,6 +125,7 @@ impl World {
             region,
             regions,
             on_fault,
+            on_step,
             thread_exit,
             fork_prepare,
             fork_parent,
@@ -240,8 +245,19 @@ impl World {
         self.guard.stats().map_or(0, |stats| stats.unguarded[why as usize])
     }
 
-    /// Asks the handler about a fault.
+    /// Asks the handler about a fault, and runs the instruction of a step.
     pub fn raise(self, fault: &Fault) -> Verdict {
+        let verdict = self.begin(fault);
+        if verdict == Verdict::Step {
+            assert!(!self.sim().open_for_steps().is_empty(), "a step opens something");
+            assert_eq!(self.sim().step_ends(fault.pc + 3), Some(AfterStep::Done));
+        }
+        assert!(self.sim().open_for_steps().is_empty(), "nothing stays open");
+        verdict
+    }
+
+    /// Asks the handler about a fault; a step goes on after this.
+    pub fn begin(self, fault: &Fault) -> Verdict {
         self.sim().raise(fault).expect("a handler is in force")
     }
 
@@ -304,6 +320,7 @@ pub fn fault(address: usize, access: AccessType) -> Fault {
         sent: false,
         registers: Registers::EMPTY,
         others: false,
+        held: false,
     }
 }
 

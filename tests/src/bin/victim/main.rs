@@ -12,6 +12,7 @@ mod growing;
 mod pointers;
 mod seals;
 mod stacks;
+mod steps;
 
 use std::alloc::Layout;
 use std::hint::black_box;
@@ -48,6 +49,7 @@ fn main() {
         "fill-pattern" => pointers::fill_pattern(),
         "stack-overflow" => stacks::overflow(rest),
         "seal" => seals::violate(rest),
+        "step" => steps::step(rest),
         "growing" => growing::misuse(rest),
         "memcpy" => calls::memcpy_overrun(),
         "qsort" => calls::qsort_overrun(),

@@ -220,10 +220,11 @@ fn interrupted_stack(call: &Call) -> Option<usize> {
 }
 
 /// Gives the signal its default effect. A fault happens again when the handler returns; what was sent is sent again,
-/// and taken when the handler's mask ends, so that the core shows the interrupted place.
+/// and taken when the handler's mask ends, so that the core shows the interrupted place. So is a trap, which comes after
+/// its instruction.
 pub(super) fn end(delivery: &Delivery) {
     set_default(delivery.signal);
-    if delivery.is_sent() {
+    if delivery.is_sent() || delivery.signal == libc::SIGTRAP {
         set_mask(signal_bit(delivery.signal) | current_mask());
         let (process, thread) = (process_id(), thread_id());
         // SAFETY: the kernel reads one siginfo, the one it gave.

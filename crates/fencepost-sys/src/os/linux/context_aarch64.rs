@@ -48,6 +48,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
         sent: delivery.is_sent(),
         registers: listed,
         others,
+        held: false,
     };
     if fault.sent {
         return fault;
@@ -134,3 +135,30 @@ pub(super) unsafe fn mask(context: *const libc::ucontext_t) -> u64 {
     // SAFETY: the caller's promise; the kernel wrote these 8 bytes.
     unsafe { (&raw const (*context).uc_sigmask).cast::<u64>().read() }
 }
+
+/// Sets the signal mask to which the context returns.
+///
+/// # Safety
+/// `context` must be valid.
+pub(super) unsafe fn set_mask(context: *mut libc::ucontext_t, mask: u64) {
+    // SAFETY: the caller's promise; the kernel reads these 8 bytes.
+    unsafe { (&raw mut (*context).uc_sigmask).cast::<u64>().write(mask) };
+}
+
+/// The instruction to which the context returns.
+///
+/// # Safety
+/// `context` must be valid.
+pub(super) unsafe fn instruction(context: *const libc::ucontext_t) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { (*context).uc_mcontext.pc as usize }
+}
+
+/// Nothing: a program cannot have this processor trap after each instruction.
+///
+/// # Safety
+/// None; as on the other processors.
+pub(super) unsafe fn set_stepping(_context: *mut libc::ucontext_t, _on: bool, _key: Option<i32>) {}
+
+/// Nothing: no trap follows, so that steps are found to be impossible.
+pub(super) fn trap_once() {}

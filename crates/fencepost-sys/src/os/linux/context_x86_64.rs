@@ -8,6 +8,7 @@ use fencepost_record::{AccessType, Registers};
 use super::chain::Delivery;
 use super::decode_x86_64::{Decoded, Operand, State, decode};
 use super::read::read_checked;
+use super::{keys, xstate};
 use crate::Fault;
 
 /// Bytes below the stack pointer that a function may use without moving it.
@@ -20,6 +21,13 @@ const ERROR_WRITE: i64 = 1 << 1;
 const ERROR_FETCH: i64 = 1 << 4;
 /// The longest instruction.
 const INSTRUCTION_MAX: usize = 15;
+
+/// `si_code` of a fault that a protection key forbade (`asm-generic/siginfo.h`).
+const SEGV_PKUERR: i32 = 4;
+/// Where `siginfo` keeps the key, in bytes: behind its first three numbers, the address, and the low bit of it.
+const SI_PKEY: usize = 32;
+/// The trap flag: the processor traps after the next instruction.
+const TRAP_FLAG: i64 = 1 << 8;
 
 /// Where the kernel's structure has each register, in the order to print them.
 const NAMES: [(&str, i32); 18] = [
@@ -87,10 +95,13 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
         sent: delivery.is_sent(),
         registers: listed,
         others,
+        held: false,
     };
     if fault.sent {
         return fault;
     }
+    // SAFETY: of a page fault that a key forbade, siginfo has the key.
+    fault.held = info.si_code == SEGV_PKUERR && keys::is_ours(unsafe { key_of(info) });
     let decoded = decode_at(fault.pc, NUMBERED.map(|number| value(number) as u64));
     match value(libc::REG_TRAPNO) {
         PAGE_FAULT => {
@@ -201,4 +212,67 @@ pub(super) unsafe fn stack_pointer(context: *const libc::ucontext_t) -> usize {
 pub(super) unsafe fn mask(context: *const libc::ucontext_t) -> u64 {
     // SAFETY: the caller's promise; the kernel wrote these 8 bytes.
     unsafe { (&raw const (*context).uc_sigmask).cast::<u64>().read() }
+}
+
+/// The key that forbade an access.
+///
+/// # Safety
+/// The kernel must have filled it in: `si_code` is `SEGV_PKUERR`.
+unsafe fn key_of(info: &libc::siginfo_t) -> i32 {
+    // SAFETY: a siginfo is 128 bytes long and aligned to 8; the caller's promise for the value.
+    unsafe { core::ptr::from_ref(info).cast::<u8>().add(SI_PKEY).cast::<i32>().read() }
+}
+
+/// Sets the signal mask to which the context returns.
+///
+/// # Safety
+/// `context` must be valid.
+pub(super) unsafe fn set_mask(context: *mut libc::ucontext_t, mask: u64) {
+    // SAFETY: the caller's promise; the kernel reads these 8 bytes.
+    unsafe { (&raw mut (*context).uc_sigmask).cast::<u64>().write(mask) };
+}
+
+/// The instruction to which the context returns.
+///
+/// # Safety
+/// `context` must be valid.
+pub(super) unsafe fn instruction(context: *const libc::ucontext_t) -> usize {
+    // SAFETY: the caller's promise.
+    let registers = unsafe { &(*context).uc_mcontext.gregs };
+    registers.get(libc::REG_RIP as usize).map_or(0, |pc| *pc as usize)
+}
+
+/// Has the processor trap after each instruction from the one to which the context returns, or no longer; and opens
+/// or closes a protection key to it.
+///
+/// # Safety
+/// `context` must be valid and the kernel's own.
+pub(super) unsafe fn set_stepping(context: *mut libc::ucontext_t, on: bool, key: Option<i32>) {
+    // SAFETY: the caller's promise.
+    let machine = unsafe { &mut (*context).uc_mcontext };
+    if let Some(flags) = machine.gregs.get_mut(libc::REG_EFL as usize) {
+        *flags = if on { *flags | TRAP_FLAG } else { *flags & !TRAP_FLAG };
+    }
+    if let Some(key) = key {
+        // SAFETY: as above.
+        unsafe { xstate::set_key(machine.fpregs.cast(), key, on) };
+    }
+}
+
+/// Runs one instruction that does nothing, and has the processor trap after it.
+#[inline(never)]
+pub(super) fn trap_once() {
+    // SAFETY: only the flags change, and back: whoever takes the trap clears the flag to which it returns; where
+    // nobody does, the second half clears it.
+    unsafe {
+        core::arch::asm!(
+            "pushfq",
+            "or qword ptr [rsp], 0x100",
+            "popfq",
+            "nop",
+            "pushfq",
+            "and qword ptr [rsp], 0xfffffffffffffeff",
+            "popfq",
+        );
+    }
 }

@@ -82,12 +82,7 @@ impl Memory for Host {
     }
 
     unsafe fn protect(&self, range: Range, protection: Protection) -> VmResult {
-        let bits = match protection {
-            Protection::None => libc::PROT_NONE,
-            Protection::Read => libc::PROT_READ,
-            Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
-        };
-        protect(range, bits)
+        protect(range, bits_of(protection))
     }
 
     unsafe fn decommit(&self, range: Range) -> VmResult {
@@ -177,7 +172,16 @@ unsafe fn unmap(address: usize, len: usize) -> VmResult {
     unsafe { raw::unmap(address, len) }
 }
 
-fn protect(range: Range, bits: i32) -> VmResult {
+/// A protection as the kernel takes it.
+pub(super) fn bits_of(protection: Protection) -> i32 {
+    match protection {
+        Protection::None => libc::PROT_NONE,
+        Protection::Read => libc::PROT_READ,
+        Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+    }
+}
+
+pub(super) fn protect(range: Range, bits: i32) -> VmResult {
     count();
     // SAFETY: the callers pass on that they own the range and that no reference contradicts the change.
     unsafe { syscall!(libc::SYS_mprotect, range.start, range.len, bits)? };

@@ -13,6 +13,8 @@
 //! | `vectored` | it took one range a call (before 6.15, or a system call filter) |
 //! | `process_vm_readv` | a filter forbade reading memory by system call |
 //! | `proc` | `/proc` were not mounted |
+//! | `keys` | the processor had no protection keys |
+//! | `steps` | single steps raised no signal (as under a debugger) |
 
 mod chain;
 #[cfg(target_arch = "aarch64")]
@@ -27,6 +29,7 @@ mod decode_aarch64;
 mod decode_x86_64;
 mod emergency;
 mod environment;
+mod keys;
 mod limits;
 mod maps;
 mod memory;
@@ -41,8 +44,15 @@ mod read;
 mod refusal;
 mod signals;
 mod stack;
+mod step;
 mod threads;
 mod word;
+#[cfg(target_arch = "aarch64")]
+#[path = "xstate_aarch64.rs"]
+mod xstate;
+#[cfg(target_arch = "x86_64")]
+#[path = "xstate_x86_64.rs"]
+mod xstate;
 
 use core::ffi::CStr;
 

@@ -21,6 +21,8 @@ pub(super) enum Feature {
     Vectored = 2,
     ProcessVmReadv = 4,
     Proc = 8,
+    Keys = 16,
+    Steps = 32,
 }
 
 static DENIED: AtomicU32 = AtomicU32::new(0);
@@ -110,6 +112,8 @@ fn parse_denied(list: &[u8]) -> u32 {
                 b"vectored" => Feature::Vectored as u32,
                 b"process_vm_readv" => Feature::ProcessVmReadv as u32,
                 b"proc" => Feature::Proc as u32,
+                b"keys" => Feature::Keys as u32,
+                b"steps" => Feature::Steps as u32,
                 _ => 0,
             }
     })
@@ -139,7 +143,7 @@ fn prove_vectored(own: isize, pages: &[Range; 2]) -> VmResult<bool> {
 }
 
 /// Whether the kernel can read 8 bytes of a page of zeros (see the module's header).
-fn readable(address: usize) -> bool {
+pub(super) fn readable(address: usize) -> bool {
     // SAFETY: the kernel checks the address; the set of signals there is empty, and adding it changes nothing.
     unsafe { syscall!(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, address, 0, 8) }.is_ok()
 }

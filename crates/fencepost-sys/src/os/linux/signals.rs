@@ -2,7 +2,8 @@
 //!
 //! The handler runs on the thread's alternate stack with every signal held back but the synchronous ones, which a
 //! mistake of its own would raise, and among which is the watchdog's. It saves `errno`, asks the runtime for its
-//! verdict and carries it out. How those who were there before us are asked: [`chain`].
+//! verdict and carries it out. How those who were there before us are asked: [`chain`]. Once an instruction is to be
+//! run by itself, SIGTRAP is ours in the same way ([`step`]).
 //!
 //! The C library's `sigaction` sets the handlers, since debuggers and unwinders know the frame that its return
 //! function makes; what is in force is asked of the kernel.
@@ -13,15 +14,15 @@ use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use super::chain::{self, Action, Chain, Delivery, GENERATIONS};
 use super::raw::{Errno, process_id, syscall, thread_id};
-use super::{Host, context, emergency, stack};
-use crate::{Faults, OnFault, Range, Verdict, VmError, VmResult};
+use super::{Host, context, emergency, stack, step};
+use crate::{Faults, OnFault, Range, Stepping, Verdict, VmError, VmResult};
 
 /// The signals that a bad access raises.
 pub(super) const SIGNALS: [i32; 2] = [libc::SIGSEGV, libc::SIGBUS];
 /// Signals that the handler leaves open: held back, they would end the process where it is hard to see why.
 const SYNCHRONOUS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 
-static CHAINS: [Chain; 2] = [const { Chain::new() }; 2];
+static CHAINS: [Chain; 3] = [const { Chain::new() }; 3];
 /// The runtime's decision, as an address; 0 before there is one.
 static ON_FAULT: AtomicUsize = AtomicUsize::new(0);
 /// The process that is installing; 0 when nobody is.
@@ -150,8 +151,12 @@ fn is_ours(handler: usize) -> bool {
 }
 
 fn chain_of(signal: i32) -> &'static Chain {
-    let [segv, bus] = &CHAINS;
-    if signal == libc::SIGBUS { bus } else { segv }
+    let [segv, bus, trap] = &CHAINS;
+    match signal {
+        libc::SIGBUS => bus,
+        libc::SIGTRAP => trap,
+        _ => segv,
+    }
 }
 
 /// Puts ours in front of what is in force for a signal, unless that is ours.
@@ -219,6 +224,33 @@ pub(super) fn put_behind(signal: i32, action: Action) -> Option<()> {
     placed.map(|_| ())
 }
 
+/// Puts ours in front for SIGTRAP, unless it is there; false when it cannot be.
+pub(super) fn put_trap_in_force() -> bool {
+    let ours = || Action::in_force(libc::SIGTRAP).is_ok_and(|action| is_ours(action.handler));
+    let process = process_id();
+    while !ours() {
+        let holder = INSTALLING.load(Ordering::Relaxed);
+        // As in `install`; here the news is needed, so others are waited for.
+        if holder == 0
+            && INSTALLING.compare_exchange(0, process, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        {
+            let placed = step_in_front(libc::SIGTRAP);
+            INSTALLING.store(0, Ordering::Release);
+            return placed.is_ok();
+        }
+        if holder != process && holder != 0 {
+            INSTALLING.compare_exchange(holder, 0, Ordering::Relaxed, Ordering::Relaxed).ok();
+        }
+        Host.pause();
+    }
+    true
+}
+
+/// The bits of the signals that an instruction raises.
+pub(super) fn synchronous_bits() -> u64 {
+    SYNCHRONOUS.into_iter().fold(0, |bits, signal| bits | chain::signal_bit(signal))
+}
+
 /// The bits of our signals in a set.
 pub(super) fn bit_of_both() -> u64 {
     SIGNALS.into_iter().fold(0, |bits, signal| bits | chain::signal_bit(signal))
@@ -240,11 +272,24 @@ fn on_signal(generation: usize, delivery: Delivery) {
     // SAFETY: as above.
     let saved = unsafe { *errno };
     let chain = chain_of(delivery.signal);
+    if delivery.signal == libc::SIGTRAP {
+        let stepped = step::on_trap(&delivery);
+        // SAFETY: as above.
+        unsafe { *errno = saved };
+        if !stepped {
+            chain::pass(chain, generation, &delivery);
+        }
+        return;
+    }
     let verdict = ask_runtime(&delivery, chain.former(generation).is_handler());
     // SAFETY: as above.
     unsafe { *errno = saved };
+    if verdict != Verdict::Step {
+        step::disarm(&delivery);
+    }
     match verdict {
         Verdict::Resume => {}
+        Verdict::Step => step::arm(&delivery),
         Verdict::Pass => chain::pass(chain, generation, &delivery),
         Verdict::Die => chain::end(&delivery),
     }

@@ -213,6 +213,17 @@ impl Sim {
         Ok(())
     }
 
+    /// Makes pages usable with a protection, whatever they were; guards stay.
+    pub(super) fn set_protection(&self, range: Range, protection: Protection) -> VmResult {
+        let mut state = lock(&self.memory);
+        let usable = |page: Page| Page { committed: true, protection, ..page };
+        if state.space.update(range, self.mappings_room(), usable) {
+            Ok(())
+        } else {
+            Err(VmError::OutOfMemory)
+        }
+    }
+
     fn open(&self, state: &mut State, range: Range) {
         for (part, page) in state.space.within(range) {
             if page.is_some_and(|page| page.guarded) {
@@ -294,6 +305,7 @@ impl Memory for Sim {
 
     unsafe fn decommit(&self, range: Range) -> VmResult {
         let mut state = self.begin("decommit", range, Needs::Reserved)?;
+        self.steps_end_in(range);
         if !state.space.update(range, self.mappings_room(), |_| RESERVED) {
             return Err(VmError::OutOfMemory);
         }

@@ -16,6 +16,7 @@ mod memory;
 mod output;
 mod pages;
 mod space;
+mod step;
 mod threads;
 
 use core::ffi::CStr;
@@ -25,7 +26,7 @@ use std::vec::Vec;
 
 pub use space::PageState;
 
-use crate::Platform;
+use crate::{Platform, Steps};
 
 /// What a simulated system is like.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,8 @@ pub struct SimOptions {
     pub available: Option<u64>,
     /// Whether there are explicit huge pages, of 2 MiB.
     pub huge_pages: bool,
+    /// How far one instruction can be run by itself.
+    pub steps: Steps,
 }
 
 impl SimOptions {
@@ -57,6 +60,7 @@ impl SimOptions {
             mappings_other: 40,
             available: Some(16 << 30),
             huge_pages: false,
+            steps: Steps::Alone,
         }
     }
 }
@@ -77,6 +81,7 @@ pub struct Sim {
     threads: Mutex<threads::State>,
     output: Mutex<output::State>,
     faults: Mutex<faults::State>,
+    steps: Mutex<step::State>,
     environment: Mutex<Vec<Variable>>,
 }
 
@@ -94,6 +99,7 @@ impl Sim {
             threads: Mutex::new(threads::State::new()),
             output: Mutex::new(output::State::new()),
             faults: Mutex::new(faults::State::new()),
+            steps: Mutex::new(step::State::new()),
             environment: Mutex::new(Vec::new()),
         }
     }

@@ -1,0 +1,340 @@
+//! Going on after a fault: the one instruction runs with the page open, and then the page closes again.
+//!
+//! A step begins in the fault handler ([`Guard::step_over`]) and ends in the notice that the instruction has run
+//! ([`Guard::on_step`]). One step runs at a time in a process: whoever steps has the *turn*, and so has whoever
+//! changes what sealed pages allow. An instruction may touch several closed pages: each raises a fault of its own, and
+//! joins the pages that are open. A repeated instruction (`rep movs`) comes back to itself: its pages stay open until
+//! it moves on, within a bound.
+//!
+//! What such an access sees: the page behind a guard or of a freed block has zeros at first, and then what was written
+//! to it, so that a program which goes on reads back what it wrote, as it would have without a guard. That content is
+//! kept for [`KEPT`] pages; on others what was written is dropped after the instruction. Addresses that may still be
+//! handed out never keep any.
+//!
+//! Invariants: the turn is never waited for by a thread that has it; a step that does not end (the program left it by
+//! a jump from a handler of its own) loses its turn to the next who waits; no step is left open by a fault that is
+//! not ours.
+
+mod closing;
+mod turn;
+
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use fencepost_record::{AccessType, ErrorKind, Note};
+use fencepost_sys::{AfterStep, Fault, Platform, Protection, Range, Steps, Verdict, VmResult};
+
+use crate::engine::{Closed, Engine};
+use crate::geometry::align_down;
+use crate::report::{Case, Frames};
+use crate::runtime::{Guard, Setup};
+pub(crate) use closing::Closing;
+use turn::{Taken, Turn};
+
+/// Pages that one instruction may have open: a gather of 16 elements that all straddle two pages.
+const OPEN: usize = 32;
+/// Pages whose content is kept after a step.
+const KEPT: usize = 256;
+/// How often a repeated instruction may come back before its pages stay open for good.
+const ROUNDS_MAX: usize = 1 << 18;
+
+/// A page that is open for the running step.
+struct OpenPage {
+    start: AtomicUsize,
+    closing: AtomicU32,
+}
+
+/// The state of stepping. All but `kept` belongs to whoever has the turn.
+pub(crate) struct Stepping {
+    turn: Turn,
+    /// The instruction that runs, and how often it has come back; 0 while no step runs.
+    pc: AtomicUsize,
+    rounds: AtomicUsize,
+    /// What the running step has reported last: a hash of the kind and the block.
+    reported: AtomicUsize,
+    pages: [OpenPage; OPEN],
+    open: AtomicUsize,
+    kept: [AtomicUsize; KEPT],
+    /// Steps begun.
+    pub(crate) taken: AtomicU64,
+    /// Pages that stayed open because a step could not be had.
+    pub(crate) opened: AtomicU64,
+}
+
+impl Stepping {
+    pub(crate) const fn new() -> Self {
+        Stepping {
+            turn: Turn::new(),
+            pc: AtomicUsize::new(0),
+            rounds: AtomicUsize::new(0),
+            reported: AtomicUsize::new(0),
+            pages: [const { OpenPage { start: AtomicUsize::new(0), closing: AtomicU32::new(0) } }; OPEN],
+            open: AtomicUsize::new(0),
+            kept: [const { AtomicUsize::new(0) }; KEPT],
+            taken: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+        }
+    }
+
+    /// The turn, for who changes sealed pages and for both sides of a fork.
+    pub(crate) fn turn(&self) -> &Turn {
+        &self.turn
+    }
+
+    /// Whether the content of a page is kept; notes it if there is room.
+    fn keep(&self, page: usize, page_bytes: usize) -> bool {
+        let number = page.checked_div(page_bytes.max(1)).unwrap_or(0);
+        // A few places from where the page's number points.
+        let from = number.wrapping_mul(0x9e37_79b9) % KEPT;
+        self.kept.iter().cycle().skip(from).take(8).any(|place| {
+            let known = place.load(Ordering::Relaxed);
+            known == page
+                || (known == 0
+                    && place.compare_exchange(0, page, Ordering::Relaxed, Ordering::Relaxed).is_ok())
+        })
+    }
+
+    /// The pages that are open for the running step.
+    fn pages_open(&self) -> impl Iterator<Item = (usize, Closing)> {
+        let open = self.open.load(Ordering::Relaxed);
+        self.pages.iter().take(open).map(|page| {
+            (page.start.load(Ordering::Relaxed), Closing::of_number(page.closing.load(Ordering::Relaxed)))
+        })
+    }
+
+    fn push(&self, start: usize, closing: Closing) {
+        let open = self.open.load(Ordering::Relaxed);
+        if let Some(place) = self.pages.get(open) {
+            place.start.store(start, Ordering::Relaxed);
+            place.closing.store(closing as u32, Ordering::Relaxed);
+            self.open.store(open.wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+}
+
+impl<P: Platform> Guard<P> {
+    /// Goes on after an error: reports it, unless that is known already, and lets the instruction have its access.
+    pub(crate) fn go_on(&self, setup: &Setup, fault: &Fault, address: usize, mut case: Case) -> Verdict {
+        let steps = self.platform.ready_to_step(self.hooks.on_step);
+        let closing = self.closing_of(setup, address, case.kind);
+        let leaves_open = steps == Steps::Impossible || closing == Closing::Leave;
+        case.notes.add(match steps {
+            _ if leaves_open => Note::PageOpened,
+            Steps::Alone => Note::SteppedAlone,
+            _ => Note::SteppedShared,
+        });
+        if fault.access == AccessType::Execute {
+            // Memory that was opened cannot be executed either.
+            let reported = self.report_once(setup, &case, &Frames::Fault(fault), false);
+            if reported {
+                self.write_summary_line(setup);
+            }
+            return Verdict::Die;
+        }
+        let what = what_of(&case);
+        if !self.is_same_access(fault, what) && !self.reporter.is_site_full(site_of(&case, fault.pc)) {
+            self.report_once(setup, &case, &Frames::Fault(fault), true);
+        }
+        if leaves_open {
+            self.stepping.opened.fetch_add(1, Ordering::Relaxed);
+            self.open_for_good(setup, address, case.kind);
+            return Verdict::Resume;
+        }
+        self.step_over(setup, fault, address, closing, what)
+    }
+
+    /// Whether this is one more page of an access that the running step has reported.
+    fn is_same_access(&self, fault: &Fault, what: usize) -> bool {
+        let stepping = &self.stepping;
+        stepping.turn.is_mine(&self.platform)
+            && stepping.pc.load(Ordering::Relaxed) == fault.pc
+            && stepping.reported.load(Ordering::Relaxed) == what
+    }
+
+    /// Opens the page of a fault for its instruction alone.
+    fn step_over(
+        &self,
+        setup: &Setup,
+        fault: &Fault,
+        address: usize,
+        closing: Closing,
+        what: usize,
+    ) -> Verdict {
+        let stepping = &self.stepping;
+        let page =
+            Range { start: align_down(address, setup.geometry().page()), len: setup.geometry().page() };
+        match stepping.turn.take(&self.platform) {
+            Taken::New => self.begin_step(fault),
+            Taken::FromAbandoned => {
+                self.close_all(setup);
+                self.begin_step(fault);
+            }
+            Taken::Held if stepping.pc.load(Ordering::Relaxed) == fault.pc => {}
+            Taken::Held if stepping.pc.load(Ordering::Relaxed) == 0 => {
+                // This thread was interrupted while it changed what pages allow: no step can begin.
+                return self.open_instead(setup, address, closing);
+            }
+            Taken::Held => {
+                // A step that the program left by a jump.
+                self.close_all(setup);
+                self.begin_step(fault);
+            }
+        }
+        stepping.reported.store(what, Ordering::Relaxed);
+        if stepping.pages_open().any(|(start, _)| start == page.start) {
+            self.end_step(setup);
+            self.complain(format_args!(
+                "the page at {:#x} could not be opened: the program cannot go on",
+                page.start
+            ));
+            self.platform.die_by_abort();
+        }
+        if stepping.open.load(Ordering::Relaxed) == OPEN {
+            // Only an instruction that repeats itself comes so far: its first pages are behind it.
+            self.close_all(setup);
+        }
+        if self.open_page(setup, page, closing).is_err() {
+            self.end_step(setup);
+            return self.open_instead(setup, address, closing);
+        }
+        stepping.push(page.start, closing);
+        Verdict::Step
+    }
+
+    fn begin_step(&self, fault: &Fault) {
+        self.stepping.pc.store(fault.pc, Ordering::Relaxed);
+        self.stepping.rounds.store(0, Ordering::Relaxed);
+        self.stepping.reported.store(0, Ordering::Relaxed);
+        self.stepping.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn open_instead(&self, setup: &Setup, address: usize, closing: Closing) -> Verdict {
+        self.stepping.opened.fetch_add(1, Ordering::Relaxed);
+        let kind = if closing == Closing::Sealed { ErrorKind::SealViolation } else { ErrorKind::WildAccess };
+        self.open_for_good(setup, address, kind);
+        self.complain(format_args!(
+            "the page at {:#x} stays open: one instruction could not be run by itself there",
+            align_down(address, setup.geometry().page())
+        ));
+        Verdict::Resume
+    }
+
+    fn open_page(&self, setup: &Setup, page: Range, closing: Closing) -> VmResult {
+        // SAFETY: by the diagnosis the page is the heap's, sealed, or part of a region where nothing is in use; it is
+        // closed again when the instruction has run.
+        unsafe { self.platform.open_for_step(page) }?;
+        if closing.is_heap() && setup.engine() == Engine::Marker {
+            // SAFETY: as above. Where there is no marker (a retired run, a page of an earlier step) nothing changes, and
+            // where it cannot be removed the page traps again, which ends the program with a word.
+            let removed = unsafe { self.platform.guard_remove(page) };
+            let _ = removed;
+        }
+        Ok(())
+    }
+
+    /// Told that the instruction of a step has run, and which is next. Runs in a signal handler.
+    pub fn on_step(&self, next: usize) -> AfterStep {
+        let Some(setup) = self.ready() else { return AfterStep::Done };
+        let stepping = &self.stepping;
+        if !stepping.turn.is_mine(&self.platform) {
+            return AfterStep::Done;
+        }
+        if next == stepping.pc.load(Ordering::Relaxed) {
+            let rounds = stepping.rounds.load(Ordering::Relaxed).wrapping_add(1);
+            stepping.rounds.store(rounds, Ordering::Relaxed);
+            if rounds < ROUNDS_MAX {
+                stepping.turn.renew(&self.platform, rounds);
+                return AfterStep::Again;
+            }
+            self.leave_open(setup);
+        }
+        self.end_step(setup);
+        AfterStep::Done
+    }
+
+    /// A repeated instruction took too long: its pages stay open.
+    fn leave_open(&self, setup: &Setup) {
+        for (start, closing) in self.stepping.pages_open() {
+            let kind =
+                if closing == Closing::Sealed { ErrorKind::SealViolation } else { ErrorKind::WildAccess };
+            self.stepping.opened.fetch_add(1, Ordering::Relaxed);
+            self.open_for_good(setup, start, kind);
+            self.complain(format_args!(
+                "the page at {start:#x} stays open: one instruction goes on and on there"
+            ));
+        }
+        self.stepping.open.store(0, Ordering::Relaxed);
+    }
+
+    /// Ends this thread's step, if it has one: something else comes first.
+    pub(crate) fn end_own_step(&self, setup: &Setup) {
+        if self.stepping.pc.load(Ordering::Relaxed) != 0 && self.stepping.turn.is_mine(&self.platform) {
+            self.end_step(setup);
+        }
+    }
+
+    fn end_step(&self, setup: &Setup) {
+        self.close_all(setup);
+        self.stepping.pc.store(0, Ordering::Relaxed);
+        self.stepping.turn.give_back();
+    }
+
+    fn close_all(&self, setup: &Setup) {
+        for (start, closing) in self.stepping.pages_open() {
+            let page = Range { start, len: setup.geometry().page() };
+            if self.close_page(setup, page, closing).is_err() {
+                self.stepping.opened.fetch_add(1, Ordering::Relaxed);
+                self.complain(format_args!(
+                    "the page at {start:#x} could not be closed again: it stays open"
+                ));
+            }
+        }
+        self.stepping.open.store(0, Ordering::Relaxed);
+    }
+
+    fn close_page(&self, setup: &Setup, page: Range, closing: Closing) -> VmResult {
+        let closing = match closing {
+            Closing::Keep if !self.stepping.keep(page.start, page.len) => {
+                self.closing_without_content(setup, page.start)
+            }
+            Closing::Keep => {
+                self.heap.note_kept();
+                Closing::Keep
+            }
+            // Meanwhile another thread may have opened the page for a block.
+            Closing::Anew => self.closing_of(setup, page.start, ErrorKind::WildAccess),
+            other => other,
+        };
+        let protection = match closing {
+            Closing::Keep => Protection::None,
+            Closing::Leave => Protection::ReadWrite,
+            // SAFETY: the page was opened by the step that ends here, and nothing is in use there.
+            Closing::Reserve => return unsafe { self.platform.decommit(page) },
+            Closing::Anew => {
+                // SAFETY: as above: it was not handed out yet.
+                let closed = unsafe { setup.engine().close(&self.platform, page) }?;
+                self.heap.note(closed);
+                if setup.engine() == Engine::Mprotect || closed == Closed::Fallback {
+                    return Ok(());
+                }
+                // Closed by a marker, in the mapping that its neighbours have.
+                Protection::ReadWrite
+            }
+            Closing::Sealed if self.seals.find_in(page).is_some() => Protection::Read,
+            Closing::Sealed => Protection::ReadWrite,
+        };
+        // SAFETY: the page was opened by the step that ends here.
+        unsafe { self.platform.close_after_step(page, protection) }
+    }
+}
+
+/// What an access was, so that its next page is known for the same.
+fn what_of(case: &Case) -> usize {
+    let block = case.block.map_or(0, |beside| beside.slot.pointer as u64);
+    crate::pattern::mix(((case.kind as u64) << 1 | 1) ^ block.rotate_left(8)) as usize | 1
+}
+
+/// Where an error comes from: the instruction, the kind, and who allocated the block.
+fn site_of(case: &Case, pc: usize) -> usize {
+    let trace = case.block.map_or(0, |beside| u64::from(beside.slot.allocated.trace));
+    crate::pattern::mix(pc as u64 ^ (trace << 40) ^ ((case.kind as u64) << 32)) as usize
+}
