@@ -42,6 +42,33 @@ fn a_freed_block_still_traps_after_a_million_other_blocks() {
 }
 
 #[test]
+fn a_write_to_a_block_that_waits_to_be_closed_is_found() {
+    everywhere(&PLACES, |_, options| {
+        let found = Expected {
+            kind: "write-after-free",
+            access: "none",
+            block: Some((24, 8)),
+            beside: Some(("inside", 5)),
+            signal: libc::SIGABRT,
+            ..dead("none", 24, 5)
+        };
+        let options = format!("{options},defer=64");
+        let ran = victim("write-after-free 24 5 100").options(&options).run();
+        let mut wrong = Expected { fault: "victim_frees", ..found }.verify(&ran);
+        // At the end of the process, found where it ends.
+        let ran = victim("write-after-free 24 5 0").options(&options).run();
+        let [report] = &ran.reports[..] else { return ran.complain(vec!["one report".into()]) };
+        if report["kind"] != "write-after-free" || report["block"]["distance"] != 5 {
+            wrong.extend(ran.complain(vec![format!("at exit: {report}")]));
+        }
+        // Without the option the write itself traps.
+        let ran = victim("write-after-free 24 5 100").options(&options.replace("defer=64", "defer=0")).run();
+        wrong.extend(dead("write", 24, 5).verify(&ran));
+        wrong
+    });
+}
+
+#[test]
 fn the_old_place_of_a_resized_block_is_dead() {
     everywhere(&PLACES, |_, options| {
         let ran = victim("use-after-realloc").options(options).run();

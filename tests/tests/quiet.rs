@@ -41,6 +41,18 @@ fn what_programs_do_all_day() {
 }
 
 #[test]
+fn frees_that_wait_change_nothing() {
+    let _turn = heavy();
+    let mut wrong = Vec::new();
+    for engine in engines() {
+        for program in ["work", "sizes", "thread-churn 6", "fork 10", "exchange 2"] {
+            wrong.extend(same_as_off(&|| clean(program), &format!("engine={engine},defer=200")));
+        }
+    }
+    fail_on(wrong);
+}
+
+#[test]
 fn blocks_of_every_size() {
     quiet_everywhere("sizes");
 }

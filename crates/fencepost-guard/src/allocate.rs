@@ -159,8 +159,7 @@ impl<P: Platform> Guard<P> {
             // Its pages come as the program touches them, as they would without us: only the edges are ours.
             House::Large(_) => setup.geometry().page() as u64,
         };
-        let tables = self.heap.overhead.load(Ordering::Relaxed).saturating_add(self.depot.held_bytes());
-        self.limits.allow(&setup.bounds, tables, held, state.next_random())?;
+        self.allow(setup, state, held)?;
         let act = self.act(setup, anchor);
         let side = side_of(setup, &act);
         let (block, slot, data) = match house {

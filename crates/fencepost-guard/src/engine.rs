@@ -182,6 +182,20 @@ impl Engine {
         Ok(Closed::Fallback)
     }
 
+    /// Drops the content of several blocks and makes them trap, in as few calls as the system allows. Where it fails,
+    /// some may be closed: each is to be closed again by itself.
+    ///
+    /// # Safety
+    /// Every range must hold nothing but data pages of freed blocks and guard pages.
+    pub(crate) unsafe fn close_each<M: Memory>(self, memory: &M, ranges: &[Range]) -> VmResult {
+        match self {
+            // SAFETY: the blocks are dead: their content may be lost.
+            Engine::Marker => unsafe { memory.guard_install_each(ranges) },
+            // SAFETY: as above.
+            Engine::Mprotect => ranges.iter().try_for_each(|range| unsafe { memory.decommit(*range) }),
+        }
+    }
+
     /// Replaces a run of dead spans by one inaccessible mapping, which frees its page table.
     ///
     /// # Safety

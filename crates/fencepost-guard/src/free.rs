@@ -34,12 +34,12 @@ pub enum Freed {
 
 /// A block that a free names, found and not yet checked.
 pub(crate) struct Named {
-    slot: &'static Slot,
-    view: SlotView,
+    pub(crate) slot: &'static Slot,
+    pub(crate) view: SlotView,
     /// Head of the run, and data pages a slot; 0 for a large block.
-    index: usize,
-    pages: usize,
-    number: usize,
+    pub(crate) index: usize,
+    pub(crate) pages: usize,
+    pub(crate) number: usize,
 }
 
 impl Named {

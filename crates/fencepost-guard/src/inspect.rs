@@ -68,11 +68,12 @@ impl<P: Platform> Guard<P> {
         })
     }
 
-    /// Verifies the bytes around every live guarded block, reports each damaged one, and says how many there are.
+    /// Verifies the bytes around every live guarded block, and those of freed ones that wait to be closed, reports each
+    /// damaged block, and says how many there are.
     /// Under `on_error=abort` or `exit` the process ends with the first.
     pub fn check(&self, anchor: usize) -> usize {
         let Some(setup) = self.ready() else { return 0 };
-        let mut damaged = 0usize;
+        let mut damaged = self.close_all_waiting(setup, anchor);
         for index in 0..self.heap.spans_used() {
             let Some(span) = self.heap.span(index) else { break };
             if span.back.load(Ordering::Acquire) != 0 || span.forgotten.load(Ordering::Acquire) != 0 {

@@ -36,6 +36,7 @@ extern crate std;
 mod allocate;
 mod arena;
 mod calls;
+mod defer;
 mod depot;
 mod diagnose;
 mod engine;

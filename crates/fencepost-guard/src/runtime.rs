@@ -11,6 +11,7 @@ use fencepost_record::{Record, RegionInfo, Text, Unguarded};
 use fencepost_sys::{OnFault, OnStep, Platform, Range};
 
 use crate::arena::Arena;
+use crate::defer::Poison;
 use crate::depot::Depot;
 use crate::engine::Engine;
 use crate::geometry::Geometry;
@@ -20,7 +21,7 @@ use crate::options::{Options, When};
 use crate::pattern::Patterns;
 use crate::quick::Quick;
 use crate::region::Region;
-use crate::report::Reporter;
+use crate::report::{Frames, Reporter};
 use crate::seal::Seals;
 use crate::step::Stepping;
 use crate::threads::{BUSY, GONE, ThreadState, ThreadTable};
@@ -285,7 +286,10 @@ impl<P: Platform> Guard<P> {
     /// A thread ends: hands its spans over and gives its state back. What it still allocates after that, in
     /// destructors that run later, is served unguarded.
     pub fn thread_exit(&self, word: usize) {
-        let (Some(_), Some(state)) = (self.ready(), ThreadState::of_word(word)) else { return };
+        let (Some(setup), Some(state)) = (self.ready(), ThreadState::of_word(word)) else { return };
+        self.enter();
+        self.close_waiting(setup, state, Poison::Compared, &Frames::Here(0));
+        self.leave();
         self.platform.set_thread_word(BUSY);
         self.hand_over(state);
         let alternate = state.alternate_stack();
@@ -311,10 +315,11 @@ impl<P: Platform> Guard<P> {
 
     /// Before a fork: nobody else holds a lock of ours while the child is made.
     pub fn fork_prepare(&self) {
-        if self.ready().is_none() {
-            return;
-        }
+        let Some(setup) = self.ready() else { return };
         self.enter();
+        if let Some(state) = self.thread_if_known() {
+            self.close_waiting(setup, state, Poison::Compared, &Frames::Here(0));
+        }
         // Only a handler of the program's that interrupted a change of seals has it already.
         let taken = self.stepping.turn().take_for_change(&self.platform);
         let _ = taken;
@@ -337,12 +342,13 @@ impl<P: Platform> Guard<P> {
 
     /// After a fork, in the child, where only this thread exists.
     pub fn fork_child(&self) {
-        if self.ready().is_none() {
-            return;
-        }
+        let Some(setup) = self.ready() else { return };
         self.open_locks();
         let own = self.platform.thread_word();
-        self.threads.bury_others(own, |state| self.hand_over(state));
+        self.threads.bury_others(own, |state| {
+            self.close_waiting(setup, state, Poison::Ignored, &Frames::Here(0));
+            self.hand_over(state);
+        });
         if let Some(state) = ThreadState::of_word(own) {
             self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
         }

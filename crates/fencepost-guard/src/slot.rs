@@ -43,6 +43,8 @@ pub(crate) struct Slot {
     family: AtomicU8,
     /// Seals that hold some part of the block.
     pub(crate) seals: AtomicU16,
+    /// The next block that waits to be closed, while this one does: see [`crate::defer`].
+    pub(crate) waits_before: AtomicU32,
     pointer: AtomicUsize,
     size: AtomicUsize,
 }

@@ -98,6 +98,9 @@ pub(crate) struct ThreadState {
     pub(crate) last_doubt: AtomicUsize,
     /// State of this thread's random choices.
     pub(crate) random: AtomicU64,
+    /// The freed blocks of this thread that wait to be closed, newest first, and how many there may be.
+    pub(crate) waiting: AtomicU32,
+    pub(crate) waiting_count: AtomicU32,
     /// Held bytes not yet added to the common count, wrapping.
     pub(crate) held_delta: AtomicU64,
     /// Live blocks not yet added to the common count, wrapping.

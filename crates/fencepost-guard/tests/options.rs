@@ -65,6 +65,8 @@ fn good_values() -> Vec<(&'static str, Options)> {
         ("skip_align=1-8", with(|o| o.skip_align = list(&[(1, 8)]))),
         ("quarantine=0", with(|o| o.quarantine = 0)),
         ("quarantine=3g", with(|o| o.quarantine = 3 << 30)),
+        ("defer=0", Options::DEFAULT),
+        ("defer=65536", with(|o| o.defer = 65536)),
         ("fill=off", with(|o| o.fill = false)),
         ("fill=yes", Options::DEFAULT),
         ("stack_depth=0", with(|o| o.stack_depth = 0)),
@@ -122,6 +124,7 @@ fn the_defaults_in_the_table_are_those_in_the_code() {
             o.align = MallocAlign::Exact;
             o.syscalls = false;
             o.quarantine = 1;
+            o.defer = 1;
             o.fill = false;
             o.stack_depth = 1;
             o.on_error = OnError::Exit;
@@ -166,6 +169,7 @@ fn every_key_refuses_bad_values_and_keeps_the_old_one() {
     let more = [
         "sample_rate=0",
         "sample_rate=4294967296",
+        "defer=65537",
         "stack_depth=129",
         "exitcode=256",
         "fail_rate=4294967296",
@@ -197,7 +201,6 @@ fn every_key_refuses_bad_values_and_keeps_the_old_one() {
 fn what_is_not_in_this_version_is_said_unless_it_is_the_default() {
     for text in [
         "budget=5",
-        "defer=0",
         "leaks=off",
         "leaks=0",
         "only_thread=",
@@ -216,7 +219,6 @@ fn what_is_not_in_this_version_is_said_unless_it_is_the_default() {
         "engine=move",
         "engine=commit",
         "budget=3",
-        "defer=8",
         "leaks=on",
         "only_thread=main",
         "skip_thread=a",

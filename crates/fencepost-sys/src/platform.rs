@@ -169,6 +169,16 @@ pub trait Memory {
     /// The caller must own `range`; its content is lost.
     unsafe fn guard_install(&self, range: Range) -> VmResult;
 
+    /// [`Memory::guard_install`] on each range, in as few calls as the system allows. After an error some of the ranges
+    /// may be guarded.
+    ///
+    /// # Errors
+    /// As [`Memory::guard_install`].
+    ///
+    /// # Safety
+    /// The caller must own every range; their content is lost.
+    unsafe fn guard_install_each(&self, ranges: &[Range]) -> VmResult;
+
     /// Makes guarded pages usable and zero again.
     ///
     /// # Errors

@@ -31,6 +31,11 @@ impl<P: Platform> Guard<P> {
             self.report(setup, &case, frames);
         }
         named.slot.note_free(act);
+        if let Some(state) = state.filter(|_| !nested)
+            && self.let_wait(setup, state, named, frames)
+        {
+            return;
+        }
         self.close(setup, named, data);
         named.slot.end_free();
         self.limits.give_mappings(setup.engine().mappings_per_block());
@@ -47,37 +52,33 @@ impl<P: Platform> Guard<P> {
                 self.limits.add_live(u64::MAX);
             }
         }
-        self.count_dead(setup, nested, named);
+        self.count_dead(setup, nested, named.index, named.pages);
     }
 
     /// Closes the pages of a block that is being freed.
     fn close(&self, setup: &Setup, named: &Named, data: Range) {
-        let engine = setup.engine();
-        let head = self.heap.span(named.index).filter(|span| span.mapped.load(Ordering::Relaxed) != 0);
-        let closed = match head {
-            Some(head) => {
-                self.limits.give_mappings(MAPPINGS_BY_RUN);
-                let run = self.heap.run_range(named.index, head.run.load(Ordering::Relaxed) as usize);
-                // SAFETY: the block is being freed, winning `begin_free` made its pages ours, and a block whose run is
-                // closed by mappings is alone in it.
-                let closed = unsafe { engine.close_large(&self.platform, run, data) };
-                head.shut.store(u32::from(closed == Ok(Closed::AsMeant)), Ordering::Relaxed);
-                closed
-            }
-            // SAFETY: as above.
-            None => unsafe { engine.close(&self.platform, data) },
+        let Some(head) = self.heap.span(named.index).filter(|span| span.mapped.load(Ordering::Relaxed) != 0)
+        else {
+            return self.close_small(setup, named.index, data);
         };
-        match closed {
-            Ok(closed) => {
-                self.heap.note(closed);
-                if head.is_none() {
-                    self.count_fallback(closed, named.index);
-                }
-            }
-            // The memory stays open: an access to it goes unseen, and the summary counts it.
-            Err(_) => {
-                self.heap.fallbacks.fetch_add(1, Ordering::Relaxed);
-            }
+        self.limits.give_mappings(MAPPINGS_BY_RUN);
+        let run = self.heap.run_range(named.index, head.run.load(Ordering::Relaxed) as usize);
+        // SAFETY: the block is being freed, winning `begin_free` made its pages ours, and a block whose run is closed by
+        // mappings is alone in it.
+        let closed = unsafe { setup.engine().close_large(&self.platform, run, data) };
+        head.shut.store(u32::from(closed == Ok(Closed::AsMeant)), Ordering::Relaxed);
+        // What could not be closed stays open: an access to it goes unseen, and the summary counts it.
+        self.heap.note(closed.unwrap_or(Closed::Fallback));
+    }
+
+    /// Closes pages of a freed block that has no mappings of its own.
+    pub(crate) fn close_small(&self, setup: &Setup, index: usize, data: Range) {
+        // SAFETY: the callers free the block.
+        let closed = unsafe { setup.engine().close(&self.platform, data) };
+        // What could not be closed stays open: an access to it goes unseen, and the summary counts it.
+        self.heap.note(closed.unwrap_or(Closed::Fallback));
+        if let Ok(closed) = closed {
+            self.count_fallback(closed, index);
         }
     }
 
@@ -96,14 +97,14 @@ impl<P: Platform> Guard<P> {
     }
 
     /// The last block of a run takes the run with it.
-    fn count_dead(&self, setup: &Setup, nested: bool, named: &Named) {
-        let Some(span) = self.heap.span(named.index) else { return };
-        let slots = if named.pages == 0 { 1 } else { setup.geometry().slots_per_span(named.pages) };
+    pub(crate) fn count_dead(&self, setup: &Setup, nested: bool, index: usize, pages: usize) {
+        let Some(span) = self.heap.span(index) else { return };
+        let slots = if pages == 0 { 1 } else { setup.geometry().slots_per_span(pages) };
         let dead = span.dead.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         // A signal handler that interrupted us may hold the lock we would wait for: the run then stays as it is,
         // closed page by page.
         if dead as usize >= slots && !nested {
-            self.heap.bury(&self.platform, &setup.heap, named.index);
+            self.heap.bury(&self.platform, &setup.heap, index);
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Key {
     Syscalls,
     /// `quarantine`
     Quarantine,
+    /// `defer`
+    Defer,
     /// `fill`
     Fill,
     /// `stack_depth`
@@ -147,6 +149,8 @@ pub const KEYS: &[KeySpec] = &[
     row(Key::SkipAlign, "skip_align", "none", NONE, RANGES, "do not guard blocks of these alignments"),
     row(Key::Quarantine, "quarantine", "8T", NO_WORDS, BYTES,
         "freed address space that stays dead before any is used again"),
+    row(Key::Defer, "defer", "0", NO_WORDS, "a number from 0 to 65536",
+        "freed blocks of a thread that may wait, poisoned, to be closed together; 0: each traps at once"),
     row(Key::Fill, "fill", "on", SWITCH, "on, off",
         "fill new memory with a pattern, and check the slack at free"),
     row(Key::StackDepth, "stack_depth", "32", NO_WORDS, "a number from 0 to 128",
@@ -182,7 +186,6 @@ pub const KEYS: &[KeySpec] = &[
         "print this table with the values in force"),
     absent("budget", "5", "percent of CPU time for mode=budget",
         "mode=sample with sample_rate limits the cost"),
-    absent("defer", "0", "freed blocks that may wait for one batched call", "every free traps at once"),
     absent("leaks", "off", "report blocks that nothing reaches", "leaks are not reported"),
     absent("only_thread", "none", "guard only blocks of these threads", NO_FILTER),
     absent("skip_thread", "none", "do not guard blocks of these threads", NO_FILTER),
@@ -249,6 +252,7 @@ impl Options {
             },
             Key::Syscalls => shown_switch(self.syscalls),
             Key::Quarantine => Shown::Size(self.quarantine),
+            Key::Defer => Shown::Number(self.defer as u64),
             Key::Fill => shown_switch(self.fill),
             Key::StackDepth => Shown::Number(self.stack_depth as u64),
             Key::OnError => Shown::Word(self.on_error.word()),

@@ -245,6 +245,7 @@ const fn assign(
         Key::Align => set!(options.align, malloc_align(value)),
         Key::Syscalls => set!(options.syscalls, switch(value)),
         Key::Quarantine => set!(options.quarantine, size(value)),
+        Key::Defer => set!(options.defer, between(value, 0, 1 << 16), u32),
         Key::Fill => set!(options.fill, switch(value)),
         Key::StackDepth => set!(options.stack_depth, between(value, 0, 128), u8),
         Key::OnError => set!(options.on_error, OnError::from_word(value)),

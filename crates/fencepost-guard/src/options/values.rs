@@ -315,6 +315,8 @@ pub struct Options {
     pub syscalls: bool,
     /// Bytes of freed address space that stay dead before any is used again.
     pub quarantine: u64,
+    /// Freed blocks of a thread that may wait to be closed together; 0 closes each at once.
+    pub defer: u32,
     /// Whether new memory is filled with a pattern and the slack is checked at free.
     pub fill: bool,
     /// Frames kept for each allocation and each free, 0 to 128.
@@ -361,6 +363,7 @@ impl Options {
         align: MallocAlign::Natural,
         syscalls: true,
         quarantine: 8 << 40,
+        defer: 0,
         fill: true,
         stack_depth: 32,
         on_error: OnError::Abort,

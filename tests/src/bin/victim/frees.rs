@@ -19,6 +19,22 @@ pub fn use_after_free(words: &[&str]) {
     victim_touches(block.wrapping_add(offset), touch);
 }
 
+/// `SIZE OFFSET PAIRS`: writes to a block after its free; then `PAIRS` other blocks come and go.
+pub fn write_after_free(words: &[&str]) {
+    let (size, offset, pairs) = (number(words, 0), number(words, 1), number(words, 2));
+    let block = victim_allocates(size, 8);
+    victim_frees(block, size, 8);
+    armed();
+    victim_touches(block.wrapping_add(offset), Touch::Write);
+    for index in 0..pairs {
+        let size = 1 + index % 200;
+        victim_frees(victim_allocates(size, 8), size, 8);
+    }
+    if pairs == 0 {
+        std::process::exit(0);
+    }
+}
+
 #[inline(never)]
 fn victim_resizes(block: *mut u8, new_size: usize) -> *mut u8 {
     // SAFETY: the layout is right; the block may be dead on purpose.

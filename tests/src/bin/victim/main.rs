@@ -36,6 +36,7 @@ fn main() {
         "overrun-exit" => bounds::overrun_exit(rest),
         "overrun-twice" => bounds::overrun_twice(),
         "use-after-free" => frees::use_after_free(rest),
+        "write-after-free" => frees::write_after_free(rest),
         "use-after-realloc" => frees::use_after_realloc(),
         "execute-freed" => frees::execute_freed(),
         "double-free" => frees::double_free(),

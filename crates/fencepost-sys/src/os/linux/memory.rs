@@ -105,6 +105,23 @@ impl Memory for Host {
         advise(range, MADV_GUARD_INSTALL)
     }
 
+    unsafe fn guard_install_each(&self, ranges: &[Range]) -> VmResult {
+        if probe::denied(Feature::Markers) {
+            return Err(VmError::Unsupported);
+        }
+        for batch in ranges.chunks(BATCH) {
+            if let Some(own) = probe::vectored().filter(|_| batch.len() > 1)
+                && advise_each(own, batch, MADV_GUARD_INSTALL).is_ok()
+            {
+                continue;
+            }
+            for range in batch {
+                advise(*range, MADV_GUARD_INSTALL)?;
+            }
+        }
+        Ok(())
+    }
+
     unsafe fn guard_remove(&self, range: Range) -> VmResult {
         if probe::denied(Feature::Markers) {
             return Err(VmError::Unsupported);

@@ -224,6 +224,31 @@ impl Sim {
         }
     }
 
+    /// One call where ranges may be given together, else one for each; when it fails, half of them are done.
+    fn mark_each(&self, call: &str, ranges: &[Range], mark: impl Fn(&mut State, Range)) -> VmResult {
+        let batches = if self.options.vectored { ranges.len().max(1) } else { 1 };
+        for batch in ranges.chunks(batches) {
+            let failed = batch.first().and_then(|first| self.begin_marker(call, *first).err());
+            let mut state = lock(&self.memory);
+            let done = if failed.is_some() { batch.len() / 2 } else { batch.len() };
+            for range in batch.iter().take(done) {
+                state.check(call, *range, Needs::Committed)?;
+                if self.options.markers {
+                    mark(&mut state, *range);
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn shut(&self, state: &mut State, range: Range) {
+        zero(range);
+        state.space.update(range, usize::MAX, |page| Page { guarded: true, ..page });
+    }
+
     fn open(&self, state: &mut State, range: Range) {
         for (part, page) in state.space.within(range) {
             if page.is_some_and(|page| page.guarded) {
@@ -331,9 +356,12 @@ impl Memory for Sim {
 
     unsafe fn guard_install(&self, range: Range) -> VmResult {
         let mut state = self.begin_marker("guard_install", range)?;
-        zero(range);
-        state.space.update(range, usize::MAX, |page| Page { guarded: true, ..page });
+        self.shut(&mut state, range);
         Ok(())
+    }
+
+    unsafe fn guard_install_each(&self, ranges: &[Range]) -> VmResult {
+        self.mark_each("guard_install_each", ranges, |state, range| self.shut(state, range))
     }
 
     unsafe fn guard_remove(&self, range: Range) -> VmResult {
@@ -342,27 +370,8 @@ impl Memory for Sim {
         Ok(())
     }
 
-    /// One call where ranges may be given together, else one for each; when it fails, half of the guards are gone.
     unsafe fn guard_remove_each(&self, ranges: &[Range]) -> VmResult {
-        let batches = if self.options.vectored { ranges.len().max(1) } else { 1 };
-        for batch in ranges.chunks(batches) {
-            let failed = match batch.first() {
-                Some(first) => self.begin_marker("guard_remove_each", *first).err(),
-                None => None,
-            };
-            let mut state = lock(&self.memory);
-            let done = if failed.is_some() { batch.len() / 2 } else { batch.len() };
-            for range in batch.iter().take(done) {
-                state.check("guard_remove_each", *range, Needs::Committed)?;
-                if self.options.markers {
-                    self.open(&mut state, *range);
-                }
-            }
-            if let Some(error) = failed {
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.mark_each("guard_remove_each", ranges, |state, range| self.open(state, range))
     }
 
     unsafe fn populate(&self, range: Range) -> VmResult {
