@@ -13,9 +13,14 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOC: fencepost::GuardedAlloc = fencepost::GuardedAlloc::new();
 
-/// The last but one never guards a block within a run: what it costs is what a block costs that is not guarded. The last
-/// one's cost is that and a thousandth of a guarded block.
-const MODES: [&str; 3] = ["mode=off", "mode=sample,sample_rate=1000000000", "mode=sample,sample_rate=1000"];
+/// The second guards hardly a block within a run: what it costs is what a block costs that is not guarded. The third's cost
+/// is that and a thousandth of a guarded block, the fourth's that of a look at the context and a twentieth of the time.
+const MODES: [&str; 4] = [
+    "mode=off",
+    "mode=sample,sample_rate=1000000000",
+    "mode=sample,sample_rate=1000",
+    "mode=budget,budget=5",
+];
 const SIZES: [usize; 3] = [16, 100, 1000];
 /// Pairs in a turn.
 const TURN: u32 = 4000;

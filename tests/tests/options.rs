@@ -141,6 +141,7 @@ fn what_is_not_guarded_is_counted_with_its_reason() {
     for (options, reason, at_least) in [
         ("mode=off", "mode-off", 0.99),
         ("mode=sample,sample_rate=100", "sample", 0.95),
+        ("mode=budget,budget=1", "budget", 0.0),
         ("only_size=100000-200000", "filter", 0.9),
         ("skip_size=1-64", "filter", 0.1),
     ] {
@@ -167,6 +168,26 @@ fn what_is_not_guarded_is_counted_with_its_reason() {
 fn mode_off_lets_the_bug_pass() {
     let ran = victim("overrun write end 24 16").options("mode=off").run();
     fail_on(ran.silent(0));
+}
+
+#[test]
+fn what_a_program_does_first_is_guarded_within_a_budget() {
+    let mut wrong = Vec::new();
+    for arguments in ["overrun write end 24 1", "use-after-free read 24 8 0"] {
+        let ran = victim(arguments).options("mode=budget").run();
+        let died = ran.status.signal() == Some(libc::SIGSEGV) && ran.reports.len() == 1;
+        wrong.extend(ran.complain(unless(died, "must be caught")));
+    }
+    let ran = clean("work").options("mode=budget,summary=on").run();
+    let number = |key: &str| ran.summary()[key].as_f64().unwrap_or(0.0);
+    let mut here = unless(number("contexts") >= 10.0, "contexts must be told apart");
+    here.extend(unless(
+        number("contexts_guarded") >= 0.9 * number("contexts"),
+        "nearly every context must have had a guarded block",
+    ));
+    here.extend(unless(ran.stderr.contains(" calling contexts ("), "the text must say so"));
+    wrong.extend(ran.complain(here));
+    fail_on(wrong);
 }
 
 #[test]

@@ -42,9 +42,6 @@ impl<P: Platform> Guard<P> {
     /// frame: younger frames are left out of the allocation's stack.
     #[inline]
     pub fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> Placed {
-        if self.passes() {
-            return Placed::Inner;
-        }
         let Some(setup) = self.ready() else { return self.not_ready() };
         let Some(state) = self.thread(setup) else {
             if self.is_rendering_here() {
@@ -131,7 +128,7 @@ impl<P: Platform> Guard<P> {
         if self.is_to_fail(setup) {
             return Placed::Fail;
         }
-        match self.try_guard(setup, state, layout, zeroed, anchor) {
+        match self.guard_or_not(setup, state, layout, zeroed, anchor) {
             Ok(block) => {
                 Counters::bump(&state.counters.guarded, 1);
                 Placed::Here(block)
@@ -143,15 +140,15 @@ impl<P: Platform> Guard<P> {
         }
     }
 
-    fn try_guard(
+    /// The guarded block and the number of its stack.
+    pub(crate) fn try_guard(
         &self,
         setup: &Setup,
         state: &ThreadState,
         layout: Layout,
         zeroed: bool,
         anchor: usize,
-    ) -> Result<NonNull<u8>, Unguarded> {
-        self.is_wanted(setup, state, layout)?;
+    ) -> Result<(NonNull<u8>, u32), Unguarded> {
         self.look_after_handlers(state);
         let house = setup.geometry().house(layout.size(), layout.align()).ok_or(Unguarded::AddressSpace)?;
         let held = match house {
@@ -172,55 +169,10 @@ impl<P: Platform> Guard<P> {
         };
         self.limits.take_mappings(setup.engine().mappings_per_block());
         self.count_held(state, held, 1);
+        let trace = act.trace;
         slot.birth(block, layout.size(), layout.align(), act);
-        NonNull::new(block as *mut u8).ok_or(Unguarded::Disabled)
-    }
-
-    fn is_wanted(&self, setup: &Setup, state: &ThreadState, layout: Layout) -> Result<(), Unguarded> {
-        let options = &setup.options;
-        if self.is_disabled() {
-            return Err(Unguarded::Disabled);
-        }
-        let (size, align) = (layout.size() as u64, layout.align() as u64);
-        let chosen = (options.only_size.is_empty() || options.only_size.contains(size))
-            && (options.only_align.is_empty() || options.only_align.contains(align))
-            && !options.skip_size.contains(size)
-            && !options.skip_align.contains(align);
-        if !chosen {
-            return Err(Unguarded::Filter);
-        }
-        if options.mode != Mode::Sample || options.sample_rate <= 1 {
-            return Ok(());
-        }
-        let left = state.countdown.load(Ordering::Relaxed);
-        if left == 0 {
-            // The gap is uniform between 1 and twice the rate, so that no rhythm of the program is missed for good.
-            let span = u64::from(options.sample_rate).saturating_mul(2).saturating_sub(1).max(1);
-            let gap = state.next_random().checked_rem(span).unwrap_or(0);
-            let gap = u32::try_from(gap).unwrap_or(u32::MAX);
-            if setup.lets_pass {
-                self.grant(state, gap);
-            } else {
-                state.countdown.store(gap, Ordering::Relaxed);
-            }
-            return Ok(());
-        }
-        state.countdown.store(left.wrapping_sub(1), Ordering::Relaxed);
-        Err(Unguarded::Sample)
-    }
-
-    /// Whether this allocation is one that `fail_at` or `fail_rate` makes fail.
-    fn is_to_fail(&self, setup: &Setup) -> bool {
-        let options = &setup.options;
-        if options.fail_at == 0 && options.fail_rate == 0 {
-            return false;
-        }
-        let number = self.countdown.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if options.fail_at == number {
-            return true;
-        }
-        let seed = if options.fail_seed == 0 { setup.seed } else { options.fail_seed };
-        crate::pattern::mix(seed ^ number).checked_rem(u64::from(options.fail_rate)) == Some(0)
+        let block = NonNull::new(block as *mut u8).ok_or(Unguarded::Disabled)?;
+        Ok((block, trace))
     }
 
     fn place_small(

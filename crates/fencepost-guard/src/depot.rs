@@ -182,7 +182,7 @@ impl Depot {
     }
 
     /// The frames of an entry that is in a chain.
-    fn frames(&self, number: u32) -> Option<&'static [u64]> {
+    pub(crate) fn frames(&self, number: u32) -> Option<&'static [u64]> {
         let len = self.entry(number)?.len.load(Ordering::Relaxed) as usize;
         let first = self.frame_place(number, 0)?;
         // Committed to the last word, then.

@@ -81,7 +81,13 @@ impl<P: Platform> Guard<P> {
             compiler_fence(Ordering::SeqCst);
         }
         let freed = if ours {
-            self.free_ours(setup, state, nested, address, given, how, anchor);
+            if setup.options.mode == Mode::Budget {
+                let begun = self.platform.now_ns();
+                self.free_ours(setup, state, nested, address, given, how, anchor);
+                self.budget.charge(self.platform.now_ns().saturating_sub(begun), false);
+            } else {
+                self.free_ours(setup, state, nested, address, given, how, anchor);
+            }
             Freed::Here
         } else {
             self.report_foreign(setup, address, how, anchor);
@@ -290,7 +296,7 @@ impl<P: Platform> Guard<P> {
         if address < LOWEST || !is_canonical(address) {
             return false;
         }
-        if setup.options.mode == Mode::Sample {
+        if setup.options.mode.leaves_most() {
             // Nearly every block is the inner allocator's, which has checks of its own.
             return true;
         }

@@ -15,7 +15,8 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use fencepost_record::Unguarded;
 use fencepost_sys::{Platform, Range};
 
-use crate::options::{Mode, Options};
+use crate::contexts::Door;
+use crate::options::Options;
 use crate::runtime::Guard;
 use crate::threads::{Counters, ThreadState};
 
@@ -74,16 +75,25 @@ impl Quick {
 }
 
 impl<P: Platform> Guard<P> {
-    /// Whether this thread's next block is the inner allocator's without further questions; then it has been counted.
+    /// Whether this thread's next block, of `size` bytes, is the inner allocator's without further questions; then it has
+    /// been counted. Else [`Guard::allocate`] is to be asked, and nobody before it.
+    ///
+    /// `door` is the function of ours that was called, and `here` gives an address in its frame, or in that of a caller
+    /// of ours that is always the same; it is asked for under `mode=budget` only.
     #[inline(always)]
-    pub fn passes(&self) -> bool {
+    pub fn passes(&self, size: usize, door: Door, here: impl FnOnce() -> usize) -> bool {
         let Some(state) = ThreadState::of_word(self.platform.thread_word()) else { return self.is_idle() };
-        let left = state.allowance.load(Ordering::Relaxed);
-        if left == 0 || state.depth.load(Ordering::Relaxed) != 0 {
+        if state.depth.load(Ordering::Relaxed) != 0 {
             return false;
         }
-        state.allowance.store(left.wrapping_sub(1), Ordering::Relaxed);
-        true
+        let left = state.allowance.load(Ordering::Relaxed);
+        if left != 0 {
+            state.allowance.store(left.wrapping_sub(1), Ordering::Relaxed);
+            return true;
+        }
+        state.front.load(Ordering::Relaxed) != 0
+            && state.reporting.load(Ordering::Relaxed) == 0
+            && self.passes_budget(state, size, door, here())
     }
 
     /// Whether a block is the inner allocator's for sure, by its address.
@@ -157,7 +167,7 @@ pub(crate) fn lets_pass(options: &Options) -> bool {
         && options.skip_size.is_empty()
         && options.only_align.is_empty()
         && options.skip_align.is_empty();
-    options.mode == Mode::Sample && unfiltered && options.fail_at == 0 && options.fail_rate == 0
+    options.mode.leaves_most() && unfiltered && options.fail_at == 0 && options.fail_rate == 0
 }
 
 #[cfg(test)]

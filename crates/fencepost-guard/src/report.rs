@@ -17,13 +17,14 @@ use fencepost_record::{
 use fencepost_sys::{Fault, Memory, Output, Platform, VmResult};
 
 use crate::diagnose::{Beside, Finding};
+use crate::front::Pass;
 use crate::lock::Lock;
 use crate::options::OnError;
 use crate::region::Region;
 use crate::runtime::{Guard, Setup};
 use crate::seal::SealView;
 use crate::slot::SlotView;
-use crate::threads::BUSY;
+use crate::threads::{BUSY, ThreadState};
 use known::Known;
 
 /// Records kept for [`Guard::drain`].
@@ -296,10 +297,12 @@ impl<P: Platform> Guard<P> {
     /// Blocks that were not guarded, for one reason.
     pub(crate) fn unguarded_by(&self, why: fencepost_record::Unguarded) -> u64 {
         let counted = self.threads.sum(|counters| counters.unguarded_by(why));
-        if why != fencepost_record::Unguarded::Sample {
-            return counted;
-        }
-        self.threads.owned().fold(counted, |sum, state| sum.saturating_sub(state.counted_ahead()))
+        let ahead = match why {
+            fencepost_record::Unguarded::Sample => ThreadState::counted_ahead,
+            fencepost_record::Unguarded::Budget => Pass::counted_ahead,
+            _ => return counted,
+        };
+        self.threads.owned().fold(counted, |sum, state| sum.saturating_sub(ahead(state)))
     }
 
     /// Hands every record that was not handed out yet to `each`, oldest first, and says how many were lost because

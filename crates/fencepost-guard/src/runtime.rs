@@ -11,9 +11,12 @@ use fencepost_record::{Record, RegionInfo, Text, Unguarded};
 use fencepost_sys::{OnFault, OnStep, Platform, Range};
 
 use crate::arena::Arena;
+use crate::budget::Budget;
+use crate::contexts::Contexts;
 use crate::defer::Poison;
 use crate::depot::Depot;
 use crate::engine::Engine;
+use crate::front::Pass;
 use crate::geometry::Geometry;
 use crate::heap::{Heap, HeapSetup};
 use crate::limits::{Bounds, Limits};
@@ -100,6 +103,8 @@ const OFF: u32 = 3;
 pub struct Guard<P: Platform> {
     pub(crate) platform: P,
     pub(crate) quick: Quick,
+    pub(crate) budget: Budget,
+    pub(crate) contexts: Contexts,
     pub(crate) hooks: Hooks,
     state: AtomicU32,
     /// After a fault of our own: no new block is guarded.
@@ -132,6 +137,8 @@ impl<P: Platform> Guard<P> {
         Guard {
             platform,
             quick: Quick::new(),
+            budget: Budget::new(),
+            contexts: Contexts::new(),
             hooks,
             state: AtomicU32::new(UNSTARTED),
             disabled: AtomicU32::new(0),
@@ -211,6 +218,7 @@ impl<P: Platform> Guard<P> {
         if self.state.compare_exchange(UNSTARTED, STARTING, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
         }
+        let begun = self.platform.now_ns();
         self.platform.probe();
         let state = match self.set_up(compiled) {
             Some(()) => READY,
@@ -225,6 +233,7 @@ impl<P: Platform> Guard<P> {
         }
         if state == READY {
             self.put_handlers_in_force();
+            self.budget.charge(self.platform.now_ns().saturating_sub(begun), false);
         } else if self.decided().is_some_and(Setup::is_account_wanted)
             && self.platform.at_exit(self.hooks.at_exit).is_err()
         {
@@ -298,6 +307,7 @@ impl<P: Platform> Guard<P> {
             // SAFETY: `ensure_alternate_stack` gave it to this thread, which runs its exit code on its own stack.
             unsafe { self.platform.drop_alternate_stack(alternate) };
         }
+        Pass::settle_all(state, &self.contexts);
         self.threads.give_back(&self.platform, state);
         self.platform.set_thread_word(GONE);
     }
@@ -347,12 +357,14 @@ impl<P: Platform> Guard<P> {
         let own = self.platform.thread_word();
         self.threads.bury_others(own, |state| {
             self.close_waiting(setup, state, Poison::Ignored, &Frames::Here(0));
+            Pass::settle_all(state, &self.contexts);
             self.hand_over(state);
         });
         if let Some(state) = ThreadState::of_word(own) {
             self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
         }
         self.reporter.after_fork_in_child(&self.platform);
+        self.budget.begin_anew();
         self.leave();
     }
 

@@ -98,7 +98,7 @@ impl<P: Platform> Guard<P> {
         });
         match taken {
             Ok(()) => {
-                if options.mode == Mode::Sample {
+                if options.mode.leaves_most() {
                     // Most blocks will be the inner allocator's, whose free has checks of its own.
                     self.inner_block();
                     self.quick.set_hull([self.heap.addresses(), self.arena.addresses()]);
@@ -188,7 +188,11 @@ impl<P: Platform> Guard<P> {
         unsafe { platform.commit(stack) }?;
         setup.report_stack = stack;
         self.depot.start(platform, rooms.depot)?;
-        self.threads.start(platform)?;
+        let by_budget = setup.options.mode == Mode::Budget;
+        self.threads.start(platform, by_budget)?;
+        if by_budget {
+            self.contexts.start(platform)?;
+        }
         self.arena.start(platform, rooms.arena)?;
         self.reporter.start(platform)?;
         self.heap.start(platform, setup.engine(), rooms.heap)?;
@@ -206,6 +210,7 @@ impl<P: Platform> Guard<P> {
         self.reporter.release(&self.platform);
         self.arena.release(&self.platform);
         self.threads.release(&self.platform);
+        self.contexts.release(&self.platform);
         self.depot.release(&self.platform);
         self.misc.release(&self.platform);
     }

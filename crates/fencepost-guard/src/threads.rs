@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use fencepost_record::{Text, ThreadInfo, UNGUARDED_REASONS, Unguarded};
 use fencepost_sys::{Memory, Range, Threads, VmResult};
 
+use crate::front::FRONT_BYTES;
 use crate::geometry::SMALL_PAGES;
 use crate::lock::Lock;
 use crate::region::Region;
@@ -21,6 +22,8 @@ pub(crate) const BUSY: usize = 1;
 pub(crate) const GONE: usize = 2;
 /// The most threads that have a state at once; what further ones allocate is not guarded.
 const STATES_MAX: usize = 1 << 16;
+/// Threads that have a front; what further ones allocate under `mode=budget` is looked at each time.
+const FRONTS_MAX: usize = 1 << 12;
 /// Threads whose names are remembered; a power of two.
 const NAMES: usize = 1 << 14;
 /// Bytes of a name as the operating system keeps it.
@@ -84,6 +87,13 @@ pub(crate) struct ThreadState {
     pub(crate) allowance: AtomicU32,
     /// What `allowance` was before names were resolved on this thread.
     pub(crate) held_allowance: AtomicU32,
+    /// Under `mode=budget`, the address of this thread's front (`front.rs`); else 0.
+    pub(crate) front: AtomicUsize,
+    /// The context of the allocation that is being decided about: its key, an address in the frame of ours that was
+    /// called, and which function that is.
+    pub(crate) call_key: AtomicU64,
+    pub(crate) call_here: AtomicUsize,
+    pub(crate) call_door: AtomicU32,
     /// Not 0 while this thread resolves names for a report: what it allocates comes from the private arena.
     pub(crate) reporting: AtomicU32,
     /// The span that each kind of small slot is taken from: number plus 1.
@@ -127,6 +137,7 @@ impl ThreadState {
     }
 
     /// The thread's stack; empty when it is not known.
+    #[inline(always)]
     pub(crate) fn stack(&self) -> Range {
         Range { start: self.stack_start.load(Ordering::Relaxed), len: self.stack_len.load(Ordering::Relaxed) }
     }
@@ -169,6 +180,8 @@ struct Name {
 pub(crate) struct ThreadTable {
     states: Region,
     names: Region,
+    /// The fronts of the first [`FRONTS_MAX`] states, where `mode=budget` needs them.
+    fronts: Region,
     lock: Lock,
     used: AtomicUsize,
     free: AtomicU32,
@@ -182,6 +195,7 @@ impl ThreadTable {
         ThreadTable {
             states: Region::new(),
             names: Region::new(),
+            fronts: Region::new(),
             lock: Lock::new(),
             used: AtomicUsize::new(0),
             free: AtomicU32::new(0),
@@ -190,7 +204,10 @@ impl ThreadTable {
         }
     }
 
-    pub(crate) fn start<M: Memory>(&self, memory: &M) -> VmResult {
+    pub(crate) fn start<M: Memory>(&self, memory: &M, with_fronts: bool) -> VmResult {
+        if with_fronts {
+            self.fronts.reserve(memory, FRONTS_MAX.wrapping_mul(FRONT_BYTES))?;
+        }
         self.states.reserve(memory, STATES_MAX.wrapping_mul(size_of::<ThreadState>()))?;
         self.names.reserve(memory, NAMES.wrapping_mul(size_of::<Name>()))?;
         self.names.ensure(memory, NAMES.wrapping_mul(size_of::<Name>()))
@@ -199,6 +216,7 @@ impl ThreadTable {
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.states.release(memory);
         self.names.release(memory);
+        self.fronts.release(memory);
     }
 
     /// A state for this thread; `None` when there are too many.
@@ -215,7 +233,14 @@ impl ThreadTable {
                 let end = index.checked_add(1).filter(|end| *end <= STATES_MAX)?;
                 self.states.ensure(platform, end.wrapping_mul(size_of::<ThreadState>())).ok()?;
                 self.used.store(end, Ordering::Release);
-                self.at(index)?
+                let state = self.at(index)?;
+                // Without a front every allocation is looked at: slower, and nothing else.
+                let room = end.wrapping_mul(FRONT_BYTES);
+                if room <= self.fronts.range().len && self.fronts.ensure(platform, room).is_ok() {
+                    let front = self.fronts.range().start.wrapping_add(index.wrapping_mul(FRONT_BYTES));
+                    state.front.store(front, Ordering::Relaxed);
+                }
+                state
             }
         };
         drop(held);

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use fencepost_record::{Note, RawFrames, Record, Summary, Text, UNGUARDED_REASONS, Unguarded, json, text};
 use fencepost_sys::Platform;
 
+use crate::budget::is_confused;
 use crate::options::{Color, PathText, When};
 use crate::output::Line;
 use crate::report::{CLOSED, Case, Frames, Walk};
@@ -220,7 +221,11 @@ impl<P: Platform> Guard<P> {
         let live = guarded.saturating_sub(freed);
         let count = self.reporter.count.load(Ordering::Relaxed);
         let [regions, regions_reserved, regions_committed] = (self.hooks.regions)();
+        let (contexts, contexts_guarded) = self.contexts.counts();
         Summary {
+            contexts,
+            contexts_guarded,
+            contexts_confused: self.contexts.all().filter(|context| is_confused(context)).count() as u64,
             pid: self.platform.process_id(),
             engine: setup.engine().name(),
             mode: setup.options.mode.word(),

@@ -48,6 +48,9 @@ fn good_values() -> Vec<(&'static str, Options)> {
         ("mode=strict", Options::DEFAULT),
         ("mode=sample", with(|o| o.mode = Mode::Sample)),
         ("mode=off", with(|o| o.mode = Mode::Off)),
+        ("mode=budget", with(|o| o.mode = Mode::Budget)),
+        ("budget=1", with(|o| o.budget = 1)),
+        ("budget=100", with(|o| o.budget = 100)),
         ("sample_rate=1", with(|o| o.sample_rate = 1)),
         ("sample_rate=4294967295", with(|o| o.sample_rate = u32::MAX)),
         ("engine=auto", Options::DEFAULT),
@@ -119,7 +122,7 @@ fn the_defaults_in_the_table_are_those_in_the_code() {
         // On top of a base where everything differs, the table's default must give back the code's.
         let base = with(|o| {
             *o = good(
-                "mode=off,sample_rate=2,engine=marker,place=left,only_size=1,skip_size=1,only_align=1,skip_align=1",
+                "mode=off,budget=7,sample_rate=2,engine=marker,place=left,only_size=1,skip_size=1,only_align=1,skip_align=1",
             );
             o.align = MallocAlign::Exact;
             o.syscalls = false;
@@ -167,6 +170,8 @@ fn every_key_refuses_bad_values_and_keeps_the_old_one() {
         }
     }
     let more = [
+        "budget=0",
+        "budget=101",
         "sample_rate=0",
         "sample_rate=4294967296",
         "defer=65537",
@@ -200,7 +205,6 @@ fn every_key_refuses_bad_values_and_keeps_the_old_one() {
 #[test]
 fn what_is_not_in_this_version_is_said_unless_it_is_the_default() {
     for text in [
-        "budget=5",
         "leaks=off",
         "leaks=0",
         "only_thread=",
@@ -215,10 +219,8 @@ fn what_is_not_in_this_version_is_said_unless_it_is_the_default() {
         assert_eq!(good(text), Options::DEFAULT);
     }
     for text in [
-        "mode=budget",
         "engine=move",
         "engine=commit",
-        "budget=3",
         "leaks=on",
         "only_thread=main",
         "skip_thread=a",

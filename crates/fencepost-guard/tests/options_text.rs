@@ -41,13 +41,10 @@ fn messages_are_one_clear_line() {
             r#"option "quarantine=8X" is not a number of bytes (K, M, G and T may follow it): using 8T"#,
         ),
         (
-            "mode=budget",
-            r#"option "mode=budget" is not in this version, which has strict, sample, off: using strict"#,
+            "engine=commit",
+            r#"option "engine=commit" is not in this version, which has auto, marker, mprotect: using auto"#,
         ),
-        (
-            "budget=3",
-            r#"option "budget=3" is not in this version: mode=sample with sample_rate limits the cost"#,
-        ),
+        ("leaks=on", r#"option "leaks=on" is not in this version: leaks are not reported"#),
         (
             "place",
             r#"option "place" has no "=": write key=value, and quote a value that holds a comma: using right"#,

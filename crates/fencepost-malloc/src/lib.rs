@@ -24,7 +24,7 @@ use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use fencepost_guard::{Family, Freed, Given, Guard, Placed, Resize};
+use fencepost_guard::{Door, Family, Freed, Given, Guard, Placed, Resize};
 use fencepost_record::AccessType;
 use fencepost_sys::Platform;
 
@@ -98,7 +98,13 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
     /// [`Failure::NoMemory`].
     pub fn allocate(&self, size: usize, align: usize, zeroed: bool, family: Family, anchor: usize) -> Result {
         let Ok(layout) = Layout::from_size_align(size, align) else { return Err(Failure::NoMemory) };
-        if self.guard.passes() {
+        let door = match family {
+            Family::C if zeroed => Door::Cleared,
+            Family::C if align > self.guard.malloc_align() => Door::Aligned,
+            Family::C => Door::C,
+            _ => Door::New,
+        };
+        if self.guard.passes(size, door, || anchor) {
             let block = self.inner.allocate(layout.size(), layout.align(), zeroed);
             return NonNull::new(block).ok_or(Failure::NoMemory);
         }
@@ -198,7 +204,10 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
         let Some(old) = NonNull::new(block) else {
             return self.malloc(size, Family::C, anchor).map(NonNull::as_ptr);
         };
-        if size != 0 && self.guard.is_foreign(block.addr()) && self.guard.passes() {
+        if size != 0
+            && self.guard.is_foreign(block.addr())
+            && self.guard.passes(size, Door::ResizeC, || anchor)
+        {
             // SAFETY: the runtime says that the block is the inner heap's; the rest is the caller's word.
             return unsafe { self.resize_inner(block, size) };
         }
@@ -211,7 +220,12 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
         let held = match self.guard.check_resize(old, given, anchor) {
             Resize::Refuse => return Err(Failure::NoMemory),
             Resize::Move(layout) => layout.size(),
-            // SAFETY: the runtime says that the block is the inner heap's; the rest is the caller's word.
+            // Where the runtime leaves most blocks unguarded, this one was asked about above, and it is its turn.
+            Resize::Inner if self.guard.is_foreign(block.addr()) => {
+                // SAFETY: the runtime says that the block is the inner heap's; the rest is the caller's word.
+                return unsafe { self.resize_into_guard(block, size, anchor) };
+            }
+            // SAFETY: as above.
             Resize::Inner => return unsafe { self.resize_inner(block, size) },
         };
         let moved = self.malloc(size, Family::C, anchor)?.as_ptr();
@@ -222,6 +236,31 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
             self.release(block, Given::nothing(Family::Any), AccessType::Realloc, anchor);
         }
         Ok(moved)
+    }
+
+    /// Makes a guarded block of one of the inner heap's, if the runtime will have it.
+    ///
+    /// # Safety
+    /// As [`Inner::resize`].
+    unsafe fn resize_into_guard(&self, block: *mut u8, size: usize, anchor: usize) -> Result<*mut u8> {
+        let align = self.guard.malloc_align();
+        let layout = Layout::from_size_align(size, align).map_err(|_| Failure::NoMemory)?;
+        match self.guard.allocate(layout, false, anchor) {
+            Placed::Fail => Err(Failure::NoMemory),
+            // SAFETY: passed on to the caller.
+            Placed::Inner => unsafe { self.resize_inner(block, size) },
+            Placed::Here(moved) => {
+                self.guard.mark(moved, self.family(Family::C));
+                // SAFETY: the old block is alive, by the caller's word, and has room for as much as is copied, as has the
+                // new one, which was handed out just now: they do not overlap.
+                unsafe {
+                    let held = self.inner.room(block).min(size);
+                    core::ptr::copy_nonoverlapping(block, moved.as_ptr(), held);
+                    self.inner.free(block);
+                }
+                Ok(moved.as_ptr())
+            }
+        }
     }
 
     /// # Safety

@@ -12,6 +12,8 @@ pub enum Unguarded {
     ModeOff,
     /// Not chosen by `mode=sample`.
     Sample,
+    /// Not paid for by `mode=budget`.
+    Budget,
     /// Excluded by an `only_…` or `skip_…` filter.
     Filter,
     /// Asked for while the runtime was starting, or from within itself.
@@ -29,13 +31,14 @@ pub enum Unguarded {
 }
 
 /// How many reasons there are.
-pub const UNGUARDED_REASONS: usize = 9;
+pub const UNGUARDED_REASONS: usize = 10;
 
 impl Unguarded {
     /// All reasons, in the order they are printed; the index of each is its number.
     pub const ALL: [Unguarded; UNGUARDED_REASONS] = [
         Unguarded::ModeOff,
         Unguarded::Sample,
+        Unguarded::Budget,
         Unguarded::Filter,
         Unguarded::Reentrant,
         Unguarded::Memory,
@@ -50,6 +53,7 @@ impl Unguarded {
         match self {
             Unguarded::ModeOff => "mode-off",
             Unguarded::Sample => "sample",
+            Unguarded::Budget => "budget",
             Unguarded::Filter => "filter",
             Unguarded::Reentrant => "reentrant",
             Unguarded::Memory => "memory-limit",
@@ -65,6 +69,7 @@ impl Unguarded {
         match self {
             Unguarded::ModeOff => "mode=off guards nothing",
             Unguarded::Sample => "mode=sample guards one block in sample_rate",
+            Unguarded::Budget => "mode=budget had better use for its time: raise budget",
             Unguarded::Filter => "excluded by an only_ or skip_ filter",
             Unguarded::Reentrant => "asked for while the guard itself was at work on that thread",
             Unguarded::Memory => "the memory limit was reached: raise max_memory, or use mode=sample",
@@ -97,6 +102,12 @@ pub struct Summary {
     pub guarded: u64,
     /// Blocks not guarded, by reason: the index is the number of the [`Unguarded`].
     pub unguarded: [u64; UNGUARDED_REASONS],
+    /// Calling contexts seen under `mode=budget`.
+    pub contexts: u64,
+    /// Those of which a block was ever guarded.
+    pub contexts_guarded: u64,
+    /// Those that were taken for one and are more.
+    pub contexts_confused: u64,
     /// Guarded blocks alive now.
     pub live: u64,
     /// The most guarded blocks alive at once.
@@ -148,6 +159,11 @@ impl fmt::Display for Summary {
             write!(f, "at most {} at once, {} held, ", Grouped(self.live_max), Amount(self.held_bytes))?;
             write!(f, "{} of freed addresses in quarantine, ", Amount(self.quarantined_bytes))?;
             writeln!(f, "{}, seed {:#x}", Count(self.syscalls, "memory call"), self.seed)?;
+        }
+        if self.contexts > 0 {
+            let percent = Percent { part: self.contexts_guarded, whole: self.contexts, digits: 2 };
+            write!(f, "{HEAD} a block was guarded of {} of ", Grouped(self.contexts_guarded))?;
+            writeln!(f, "{} ({percent}%)", Count(self.contexts, "calling context"))?;
         }
         for (reason, count) in Unguarded::ALL.iter().zip(self.unguarded).filter(|(_, count)| *count > 0) {
             let percent = Percent { part: count, whole: self.total, digits: 2 };

@@ -263,6 +263,11 @@ pub trait Threads {
     /// Milliseconds since some fixed moment; never goes back.
     fn now_ms(&self) -> u64;
 
+    /// The same in nanoseconds, cheap enough to time a microsecond's work with.
+    fn now_ns(&self) -> u64;
+    /// Nanoseconds of CPU time of this process. A system call.
+    fn cpu_ns(&self) -> u64;
+
     /// A number that nobody can guess.
     fn random(&self) -> u64;
 

@@ -4,7 +4,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use std::alloc::System;
 
-use fencepost_guard::{Freed, Placed, Resize, options};
+use fencepost_guard::{Door, Freed, Placed, Resize, options};
 use fencepost_record::AccessType;
 
 use crate::runtime::{GUARD, begin, here};
@@ -143,7 +143,7 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
 unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if GUARD.passes() {
+        if GUARD.passes(layout.size(), Door::Alloc, here) {
             return self.allocate_inner(layout, false);
         }
         self.allocate_here(layout, false)
@@ -151,7 +151,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if GUARD.passes() {
+        if GUARD.passes(layout.size(), Door::Zeroed, here) {
             return self.allocate_inner(layout, true);
         }
         self.allocate_here(layout, true)
@@ -170,7 +170,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // A block of the inner allocator's may grow in place, unless it is this one's turn to be guarded.
-        if GUARD.is_foreign(block.addr()) && GUARD.passes() {
+        if GUARD.is_foreign(block.addr()) && GUARD.passes(new_size, Door::Resize, here) {
             let grow = || {
                 // SAFETY: the block is the inner allocator's; the rest is the caller's word.
                 unsafe { self.inner.realloc(block, layout, new_size) }

@@ -12,6 +12,8 @@ use super::values::{
 pub enum Key {
     /// `mode`
     Mode,
+    /// `budget`
+    Budget,
     /// `sample_rate`
     SampleRate,
     /// `engine`
@@ -133,8 +135,10 @@ const fn absent(
 /// Every key, in the order of the help and of the documentation.
 #[rustfmt::skip]
 pub const KEYS: &[KeySpec] = &[
-    later(row(Key::Mode, "mode", "strict", Mode::WORDS, "strict, sample, off",
-        "guard every allocation, one in sample_rate, or none"), &["budget"]),
+    row(Key::Mode, "mode", "strict", Mode::WORDS, "strict, budget, sample, off",
+        "guard every allocation, as many as budget pays for, one in sample_rate, or none"),
+    row(Key::Budget, "budget", "5", NO_WORDS, "a number from 1 to 100",
+        "under mode=budget, guarding may take this many percent of the program's CPU time"),
     row(Key::SampleRate, "sample_rate", "1000", NO_WORDS, "a number from 1 to 4294967295",
         "under mode=sample, guard one allocation in this many"),
     later(row(Key::Engine, "engine", "auto", EngineChoice::WORDS, "auto, marker, mprotect",
@@ -184,8 +188,6 @@ pub const KEYS: &[KeySpec] = &[
         "where libc is exported or preloaded, check buffers handed to read, write and their like"),
     row(Key::Help, "help", "0", &["0", "1"], "0, 1",
         "print this table with the values in force"),
-    absent("budget", "5", "percent of CPU time for mode=budget",
-        "mode=sample with sample_rate limits the cost"),
     absent("leaks", "off", "report blocks that nothing reaches", "leaks are not reported"),
     absent("only_thread", "none", "guard only blocks of these threads", NO_FILTER),
     absent("skip_thread", "none", "do not guard blocks of these threads", NO_FILTER),
@@ -238,6 +240,7 @@ impl Options {
     pub const fn shown(&self, key: Key) -> Shown<'_> {
         match key {
             Key::Mode => Shown::Word(self.mode.word()),
+            Key::Budget => Shown::Number(self.budget as u64),
             Key::SampleRate => Shown::Number(self.sample_rate as u64),
             Key::Engine => Shown::Word(self.engine.word()),
             Key::Place => Shown::Word(self.place.word()),

@@ -235,6 +235,7 @@ const fn assign(
     }
     match spec.key {
         Key::Mode => set!(options.mode, Mode::from_word(value)),
+        Key::Budget => set!(options.budget, between(value, 1, 100), u8),
         Key::SampleRate => set!(options.sample_rate, between(value, 1, u32::MAX as u64), u32),
         Key::Engine => set!(options.engine, EngineChoice::from_word(value)),
         Key::Place => set!(options.place, Place::from_word(value)),

@@ -46,6 +46,8 @@ words! {
     pub enum Mode {
         /// Every allocation that the filters allow.
         Strict = "strict",
+        /// As many as [`Options::budget`] pays for.
+        Budget = "budget",
         /// One allocation in [`Options::sample_rate`].
         Sample = "sample",
         /// Nothing.
@@ -110,6 +112,13 @@ words! {
         On = "on",
         /// Never.
         Off = "off",
+    }
+}
+
+impl Mode {
+    /// Whether most blocks are left to the inner allocator.
+    pub const fn leaves_most(self) -> bool {
+        matches!(self, Mode::Sample | Mode::Budget)
     }
 }
 
@@ -295,6 +304,8 @@ impl MallocAlign {
 pub struct Options {
     /// How much is guarded.
     pub mode: Mode,
+    /// Under [`Mode::Budget`], the share of the program's own CPU time that guarding may take, in percent; 1 to 100.
+    pub budget: u8,
     /// Under [`Mode::Sample`], one allocation in this many is guarded; at least 1.
     pub sample_rate: u32,
     /// How pages are made inaccessible.
@@ -353,6 +364,7 @@ impl Options {
     /// The options of a run that sets none.
     pub const DEFAULT: Options = Options {
         mode: Mode::Strict,
+        budget: 5,
         sample_rate: 1000,
         engine: EngineChoice::Auto,
         place: Place::Right,

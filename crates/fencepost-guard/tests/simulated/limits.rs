@@ -1,6 +1,6 @@
 //! Limits, filters, sampling and failures on demand: what is not guarded, and the reason that is counted for it.
 
-use fencepost_guard::Placed;
+use fencepost_guard::{Door, Placed};
 use fencepost_record::Unguarded;
 use fencepost_sys::Memory;
 use fencepost_sys::sim::SimOptions;
@@ -189,7 +189,7 @@ fn mode_off_guards_nothing_and_takes_nothing() {
     let world = World::unstarted(SimOptions::new(), "mode=off", None);
     world.guard.start("");
     assert!(world.guard.is_off() && world.guard.stats().is_none());
-    assert!(!world.guard.passes(), "with report= somebody counts");
+    assert!(!world.guard.passes(24, Door::Alloc, || 0), "with report= somebody counts");
     assert_eq!(world.guard.allocate(layout(24, 8), false, 0), Placed::Inner);
     world.sim().assert_all_released();
     assert_eq!(world.stderr(), "");
@@ -198,9 +198,16 @@ fn mode_off_guards_nothing_and_takes_nothing() {
 #[test]
 fn with_nothing_guarded_and_nobody_counting_every_block_passes() {
     let world = World::unstarted(SimOptions::new(), "mode=off,report=none", None);
-    assert!(!world.guard.passes() && !world.guard.is_foreign(0x5000_0000), "before the start");
+    assert!(
+        !world.guard.passes(24, Door::Alloc, || 0) && !world.guard.is_foreign(0x5000_0000),
+        "before the start"
+    );
     world.guard.start("");
-    assert!(world.guard.is_idle() && world.guard.passes() && world.guard.is_foreign(0x5000_0000));
+    assert!(
+        world.guard.is_idle()
+            && world.guard.passes(24, Door::Alloc, || 0)
+            && world.guard.is_foreign(0x5000_0000)
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use fencepost_guard::{Freed, Guard, Hooks, Placed, RenderStyle, Rendered, Resize};
+use fencepost_guard::{Door, Freed, Guard, Hooks, Placed, RenderStyle, Rendered, Resize};
 use fencepost_record::{AccessType, ErrorKind, Record, Registers, Unguarded};
 use fencepost_sys::sim::{Sim, SimOptions};
 use fencepost_sys::{AfterStep, Fault, Memory, Output, Verdict};
@@ -21,6 +21,7 @@ pub type Renderer = fn(&Record, RenderStyle, &mut Rendered<'_>);
 
 thread_local! {
     static CURRENT: Cell<Option<World>> = const { Cell::new(None) };
+    static WALK: Cell<u64> = const { Cell::new(0) };
     static STACK: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -56,7 +57,15 @@ pub fn current() -> World {
     CURRENT.get().expect("a world was entered on this thread")
 }
 
+/// Lets every walk of a stack on this thread take so many nanoseconds.
+pub fn walks_take(nanoseconds: u64) {
+    WALK.set(nanoseconds);
+}
+
 fn capture(_anchor: usize, into: &mut [u64]) -> usize {
+    if WALK.get() != 0 {
+        current().sim().spend_ns(WALK.get());
+    }
     STACK.with_borrow(|stack| into.iter_mut().zip(stack).map(|(place, frame)| *place = *frame).count())
 }
 
@@ -151,6 +160,9 @@ impl World {
     }
 
     pub fn place(self, size: usize, align: usize) -> Placed {
+        if self.guard.passes(size, Door::Alloc, || 0) {
+            return Placed::Inner;
+        }
         self.guard.allocate(layout(size, align), false, 0)
     }
 

@@ -96,6 +96,14 @@ impl Threads for Host {
         (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(milliseconds)
     }
 
+    fn now_ns(&self) -> u64 {
+        clock_ns(libc::CLOCK_MONOTONIC)
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
+    }
+
     fn random(&self) -> u64 {
         let mut bytes = [0u8; 8];
         // SAFETY: getrandom writes at most 8 bytes.
@@ -117,6 +125,13 @@ impl Threads for Host {
         // SAFETY: the kernel uses the address only as a key.
         let _ = unsafe { syscall!(libc::SYS_futex, word.as_ptr(), operation, i32::MAX, 0, 0, 0) };
     }
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: clock_gettime writes one timespec. Both clocks exist since Linux 2.6.12; without them nothing is written.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
 /// Copies as much as fits, and says how much that was.

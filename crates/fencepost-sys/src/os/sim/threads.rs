@@ -14,6 +14,7 @@ const EXIT_ROUNDS: usize = 4;
 pub(super) struct State {
     threads: Vec<Thread>,
     now_ms: u64,
+    spent_ns: u64,
     drawn: u64,
 }
 
@@ -26,7 +27,7 @@ struct Thread {
 
 impl State {
     pub(super) const fn new() -> State {
-        State { threads: Vec::new(), now_ms: 0, drawn: 0 }
+        State { threads: Vec::new(), now_ms: 0, spent_ns: 0, drawn: 0 }
     }
 }
 
@@ -43,6 +44,12 @@ impl Sim {
     pub fn advance_ms(&self, milliseconds: u64) {
         let mut state = lock(&self.threads);
         state.now_ms = state.now_ms.saturating_add(milliseconds);
+    }
+
+    /// Lets time pass that the coarse clock does not show.
+    pub fn spend_ns(&self, nanoseconds: u64) {
+        let mut state = lock(&self.threads);
+        state.spent_ns = state.spent_ns.saturating_add(nanoseconds);
     }
 
     /// Sets what [`Threads::stack_bounds`] answers on this thread.
@@ -102,6 +109,16 @@ impl Threads for Sim {
 
     fn now_ms(&self) -> u64 {
         lock(&self.threads).now_ms
+    }
+
+    /// As far as the clock was moved, and what [`Sim::spend_ns`] was told.
+    fn now_ns(&self) -> u64 {
+        let state = lock(&self.threads);
+        state.now_ms.saturating_mul(1_000_000).saturating_add(state.spent_ns)
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.now_ns()
     }
 
     /// The same row of numbers in every run.

@@ -1,0 +1,277 @@
+//! `mode=budget`: which blocks are guarded, so that guarding takes a given share of the program's CPU time and finds most.
+//!
+//! # What it costs
+//! The time of every guarded allocation and free is measured and added up; the program's own time is the process's CPU
+//! time without that. *Debt* is what was spent beyond the share earned. It starts at what the start itself took, may rise
+//! to [`DEBT_NS`], and everything that is decided follows from how high it stands.
+//!
+//! # What is guarded
+//! - The first block of a new calling context (`contexts.rs`), as long as the debt is below its limit, and as long as such
+//!   first blocks have not taken more than three quarters of all that may be spent: a program of endless new contexts
+//!   leaves the rest for the old ones.
+//! - Every block, while little was spent: short programs are guarded whole.
+//! - Else a context's blocks at growing distances: after its u-th block about `u * spread` more pass, give or take all
+//!   of it by chance. So each context is guarded about equally often in every doubling of its uses, whether it is hot or
+//!   rare, early and late. `spread` grows with the debt, from a 256th to 16 times, which is how the share is held: a program
+//!   that goes on earns, the debt falls, the distances shrink, and late errors have the same chance as early ones.
+//!
+//! Everything is Relaxed: the numbers steer, nothing else is reached through them.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use fencepost_record::Unguarded;
+use fencepost_sys::Platform;
+
+use crate::contexts::{Context, Door};
+use crate::front::Pass;
+use crate::runtime::{Guard, Setup};
+use crate::threads::ThreadState;
+
+/// The most that may be spent beyond what was earned, in nanoseconds: what a short program may cost in advance.
+const DEBT_NS: u64 = 2_000_000;
+/// The same for first blocks of contexts, in parts of [`FULL`].
+const FIRST_FULL: u64 = 5 * FULL;
+/// The most that may be earned and not spent: a burst after a quiet time costs no more than this at once.
+const CREDIT_NS: u64 = 8_000_000;
+/// Debt is weighed in this many steps of [`DEBT_NS`].
+const FULL: u64 = 1024;
+/// Below this every block is guarded.
+const FREE: u64 = 192;
+/// Debt that doubles the spread.
+const DOUBLING: u64 = 64;
+/// One charge is taken to be at most this, in nanoseconds: what takes longer was another process's time.
+const CHARGE_MAX: u64 = 200_000;
+/// What is charged beyond the time measured, as a part of it: the caches that the program finds cold afterwards.
+const AFTERMATH: u64 = 8;
+/// The fewest blocks that pass after one that could not be paid for.
+const REFUSED_GAP: u64 = 64;
+
+/// What was earned and spent. In a line of its own: whoever guards a block writes to it.
+#[repr(C, align(128))]
+pub(crate) struct Budget {
+    /// Nanoseconds that guarding took.
+    spent: AtomicU64,
+    /// The part of it that first blocks of contexts took.
+    spent_first: AtomicU64,
+    /// The share of the program's own time.
+    earned: AtomicU64,
+    /// What was earned beyond [`CREDIT_NS`], and is lost.
+    lapsed: AtomicU64,
+    /// When `earned` was worked out last, in milliseconds.
+    looked: AtomicU32,
+}
+
+/// A block that is to be guarded.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    context: usize,
+    key: u64,
+    /// Blocks of the context that pass after it.
+    gap: u32,
+    is_first: bool,
+    begun_ns: u64,
+}
+
+impl Budget {
+    pub(crate) const fn new() -> Budget {
+        Budget {
+            spent: AtomicU64::new(0),
+            spent_first: AtomicU64::new(0),
+            earned: AtomicU64::new(0),
+            lapsed: AtomicU64::new(0),
+            looked: AtomicU32::new(0),
+        }
+    }
+
+    /// A forked child's time begins anew.
+    pub(crate) fn begin_anew(&self) {
+        for count in [&self.spent, &self.spent_first, &self.earned, &self.lapsed] {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds the time of one piece of work.
+    pub(crate) fn charge(&self, nanoseconds: u64, is_first: bool) {
+        let charge = nanoseconds.min(CHARGE_MAX);
+        let charge = charge.saturating_add(charge / AFTERMATH);
+        self.spent.fetch_add(charge, Ordering::Relaxed);
+        if is_first {
+            self.spent_first.fetch_add(charge, Ordering::Relaxed);
+        }
+    }
+
+    /// Works out what was earned by now: the share of the CPU time that was the program's own.
+    fn earn(&self, cpu_ns: u64, percent: u64) {
+        let spent = self.spent.load(Ordering::Relaxed);
+        let earned = cpu_ns.saturating_sub(spent).saturating_mul(percent) / 100;
+        self.earned.store(earned, Ordering::Relaxed);
+        let lapsed = earned.saturating_sub(spent).saturating_sub(CREDIT_NS);
+        self.lapsed.fetch_max(lapsed, Ordering::Relaxed);
+    }
+
+    /// The debt, [`FULL`] being the limit.
+    fn debt(&self) -> u64 {
+        let spent = self.spent.load(Ordering::Relaxed).saturating_add(self.lapsed.load(Ordering::Relaxed));
+        let debt = spent.saturating_sub(self.earned.load(Ordering::Relaxed));
+        debt.saturating_mul(FULL) / DEBT_NS
+    }
+
+    /// Whether first blocks may still be guarded.
+    fn allows_first(&self) -> bool {
+        let may =
+            self.earned.load(Ordering::Relaxed).saturating_add(DEBT_NS.saturating_mul(FIRST_FULL) / FULL);
+        self.spent_first.load(Ordering::Relaxed) < may.saturating_sub(may / 4)
+    }
+}
+
+/// How many blocks of a context pass on average, after `uses` of them and with this debt.
+fn mean_gap(uses: u64, debt: u64) -> u64 {
+    let above = debt.saturating_sub(FREE);
+    if above == 0 {
+        return 0;
+    }
+    let (doublings, rest) = (above / DOUBLING, above % DOUBLING);
+    let spread = 1u64.checked_shl(u32::try_from(doublings).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
+    let spread = spread.saturating_mul(DOUBLING.saturating_add(rest)) / DOUBLING;
+    uses.saturating_mul(spread) >> 8
+}
+
+impl<P: Platform> Guard<P> {
+    /// Whether a block of this context passes on this thread. Else the call is noted for [`Guard::choose`].
+    #[inline(never)]
+    pub(crate) fn passes_budget(&self, state: &ThreadState, size: usize, door: Door, here: usize) -> bool {
+        let key = self.contexts.fingerprint(here, state.stack(), size, door);
+        if Pass::of(state, key).is_some_and(|place| place.take(key)) {
+            return true;
+        }
+        state.call_key.store(key, Ordering::Relaxed);
+        state.call_here.store(here, Ordering::Relaxed);
+        state.call_door.store(door as u32, Ordering::Relaxed);
+        false
+    }
+
+    /// Decides about a block of a context that may not pass unseen.
+    pub(crate) fn choose(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        size: usize,
+    ) -> Result<Choice, Unguarded> {
+        // A caller that did not ask first tells nothing about its context but the size.
+        let key = match state.call_key.swap(0, Ordering::Relaxed) {
+            0 => crate::pattern::mix(size as u64) | 1,
+            key => key,
+        };
+        self.look_at_the_time(setup);
+        let index = self.contexts.find(key, size).ok_or(Unguarded::Budget)?;
+        let context = self.contexts.at(index).ok_or(Unguarded::Budget)?;
+        let uses = self.contexts.use_one(context);
+        let is_first = context.guarded.load(Ordering::Relaxed) == 0;
+        let debt = self.budget.debt();
+        let due = context.next.load(Ordering::Relaxed);
+        if !is_first && uses < due {
+            self.let_pass(setup, state, key, index, due.saturating_sub(uses).saturating_sub(1));
+            return Err(Unguarded::Budget);
+        }
+        let affordable = if is_first { debt < FIRST_FULL && self.budget.allows_first() } else { debt < FULL };
+        let mean = if affordable { mean_gap(uses, debt) } else { (uses / 4).max(REFUSED_GAP) };
+        let span = mean.saturating_mul(2).saturating_add(1);
+        let gap = state.next_random().checked_rem(span).unwrap_or(0);
+        context.next.store(uses.saturating_add(gap).saturating_add(1), Ordering::Relaxed);
+        if !affordable {
+            self.let_pass(setup, state, key, index, gap);
+            return Err(Unguarded::Budget);
+        }
+        let gap = u32::try_from(gap).unwrap_or(u32::MAX);
+        Ok(Choice { context: index, key, gap, is_first, begun_ns: self.platform.now_ns() })
+    }
+
+    fn let_pass(&self, setup: &Setup, state: &ThreadState, key: u64, context: usize, blocks: u64) {
+        if setup.lets_pass
+            && let Some(place) = Pass::of(state, key)
+        {
+            place.give(state, &self.contexts, key, context, u32::try_from(blocks).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// A chosen block is in place: learns from its stack, notes its context as covered, and pays.
+    pub(crate) fn settle_choice(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        choice: Choice,
+        trace: u32,
+        size: usize,
+    ) {
+        let here = state.call_here.swap(0, Ordering::Relaxed);
+        let door = Door::of(state.call_door.load(Ordering::Relaxed));
+        let (mut index, mut key) = (choice.context, choice.key);
+        if here != 0
+            && let Some(frames) = self.depot.frames(trace)
+            && self.contexts.learn(here, state.stack(), door, frames)
+        {
+            key = self.contexts.fingerprint(here, state.stack(), size, door);
+            index = self.contexts.rename(index, key, size);
+        }
+        if let Some(context) = self.contexts.at(index) {
+            self.contexts.cover(context, trace);
+        }
+        self.let_pass(setup, state, key, index, u64::from(choice.gap));
+        let spent = self.platform.now_ns().saturating_sub(choice.begun_ns);
+        self.budget.charge(spent, choice.is_first);
+    }
+
+    /// Asks for the process's time when a coarse clock has moved.
+    fn look_at_the_time(&self, setup: &Setup) {
+        let now = self.now(setup);
+        if self.budget.looked.swap(now, Ordering::Relaxed) != now {
+            self.budget.earn(self.platform.cpu_ns(), u64::from(setup.options.budget));
+        }
+    }
+}
+
+/// Contexts of which more than one was taken for one, for the summary.
+pub(crate) fn is_confused(context: &Context) -> bool {
+    context.confused.load(Ordering::Relaxed) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_grow_with_uses_and_with_debt() {
+        assert_eq!(mean_gap(1_000_000, FREE), 0, "little was spent: everything is guarded");
+        assert_eq!(mean_gap(100, FREE + 1), 0, "and the first blocks of each context still");
+        assert_eq!(mean_gap(2560, FREE + DOUBLING * 8), 2560);
+        assert_eq!(mean_gap(2560, FREE + DOUBLING * 9), 5120);
+        assert_eq!(mean_gap(2560, FREE + DOUBLING * 8 + DOUBLING / 2), 3840);
+        assert!(mean_gap(u64::MAX, u64::MAX) > 0 && mean_gap(0, FULL) == 0);
+        let gaps: std::vec::Vec<u64> = (0..2 * FULL).map(|debt| mean_gap(10_000, debt)).collect();
+        assert!(gaps.is_sorted());
+    }
+
+    #[test]
+    fn what_is_earned_is_a_share_of_the_programs_own_time() {
+        let budget = Budget::new();
+        budget.charge(8_000, false);
+        assert_eq!(budget.spent.load(Ordering::Relaxed), 9_000, "with what comes after");
+        budget.earn(1_009_000, 5);
+        assert_eq!(budget.earned.load(Ordering::Relaxed), 50_000);
+        assert_eq!(budget.debt(), 0);
+        budget.charge(u64::MAX, false);
+        assert_eq!(budget.spent.load(Ordering::Relaxed), 9_000 + 225_000, "one charge is bounded");
+        for _ in 0..1000 {
+            budget.charge(CHARGE_MAX, true);
+        }
+        assert!(budget.debt() > FULL && !budget.allows_first());
+        budget.begin_anew();
+        assert!(budget.debt() == 0 && budget.allows_first());
+        budget.earn(100_000_000_000, 5);
+        assert_eq!(budget.lapsed.load(Ordering::Relaxed), 5_000_000_000 - CREDIT_NS);
+        for _ in 0..((CREDIT_NS + DEBT_NS) / 225_000 + 1) {
+            budget.charge(CHARGE_MAX, false);
+        }
+        assert!(budget.debt() >= FULL, "a long quiet time buys one burst of a bounded cost");
+    }
+}
