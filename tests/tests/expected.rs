@@ -46,7 +46,7 @@ impl Expected<'_> {
     /// Everything that is wrong with a run that must end in exactly this report.
     pub fn verify(&self, ran: &Ran) -> Vec<String> {
         let mut wrong = Vec::new();
-        if ran.timed_out || ran.status.signal() != Some(self.signal) {
+        if !ran.died_by(self.signal) {
             wrong.push(format!("{}, not by signal {}", ran.ending(), self.signal));
         }
         if !ran.stdout.starts_with("armed\n") || ran.stdout.contains("survived") {
@@ -61,7 +61,7 @@ impl Expected<'_> {
                 }
                 // What is found without a fault has no signal of its own.
                 let without = self.signal == libc::SIGABRT && report["signal"].is_null();
-                if report["signal"] != self.signal && !without {
+                if Some(&report["signal"]) != ran.status.signal().map(Value::from).as_ref() && !without {
                     wrong.push(format!("the report announces signal {}", report["signal"]));
                 }
                 if report["process"]["pid"] != ran.pid {

@@ -18,7 +18,7 @@ pub const CLEAN: &str = env!("CARGO_BIN_EXE_clean");
 pub const HANDLERS: &str = env!("CARGO_BIN_EXE_handlers");
 pub const HEALTHY: &str = env!("CARGO_BIN_EXE_healthy");
 
-pub const ENGINES: [&str; 2] = ["marker", "mprotect"];
+pub const ENGINES: [&str; 3] = ["move", "marker", "mprotect"];
 pub const PLACES: [&str; 2] = ["right", "left"];
 
 /// A resource limit of a run, as `setrlimit` takes it.
@@ -255,6 +255,13 @@ impl Ran {
             self.stderr.lines().take(60).fold(String::new(), |all, line| all + "    | " + line + "\n");
         let head = format!("{}\n  {}\n  stdout {:?}\n{stderr}", self.command, self.ending(), self.stdout);
         vec![head + "  - " + &complaints.join("\n  - ")]
+    }
+
+    /// Whether it ended by this signal in time. For SIGSEGV engine move may have SIGBUS: that is how missing pages trap.
+    pub fn died_by(&self, signal: i32) -> bool {
+        let ended = self.status.signal();
+        let moved = signal == libc::SIGSEGV && self.command.contains("engine=move");
+        !self.timed_out && (ended == Some(signal) || moved && ended == Some(libc::SIGBUS))
     }
 
     pub fn ending(&self) -> String {

@@ -14,6 +14,7 @@ use crate::limits::{HELD_STEP, LIVE_STEP, MAPPINGS_BY_PROTECTION, MAPPINGS_BY_RU
 use crate::options::{Mode, Place};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Act, Slot};
+use crate::span::Zone;
 use crate::threads::{BUSY, Counters, ThreadState};
 
 /// Guarded blocks of a thread after which it looks whether the handlers are still in force: often at first, because
@@ -159,15 +160,18 @@ impl<P: Platform> Guard<P> {
         self.allow(setup, state, held)?;
         let act = self.act(setup, anchor);
         let side = side_of(setup, &act);
-        let (block, slot, data) = match house {
+        let (block, slot, home) = match house {
             House::Small(pages) => self.place_small(setup, state, pages, layout, side)?,
             House::Large(spans) => self.place_large(setup, spans, layout, side)?,
         };
+        let fill = !zeroed && matches!(house, House::Small(_));
         // SAFETY: the pages were opened just now for this block alone.
-        unsafe {
-            lay_patterns(setup, block, layout.size(), data, !zeroed && matches!(house, House::Small(_)))
-        };
-        self.limits.take_mappings(setup.engine().mappings_per_block());
+        unsafe { lay_patterns(setup, block, layout.size(), &home, fill) };
+        if zeroed && home.zone == Zone::Missing {
+            // SAFETY: as above, and the block lies within them.
+            unsafe { core::ptr::write_bytes(block as *mut u8, 0, layout.size()) };
+        }
+        self.limits.take_mappings(setup.heap.engine_in(home.zone).mappings_per_block());
         self.count_held(state, held, 1);
         let trace = act.trace;
         slot.birth(block, layout.size(), layout.align(), act);
@@ -182,14 +186,13 @@ impl<P: Platform> Guard<P> {
         pages: usize,
         layout: Layout,
         side: Side,
-    ) -> Result<(usize, &'static Slot, Range), Unguarded> {
-        let (index, number) = self.take_slot(setup, state, pages)?;
-        let geometry = setup.geometry();
-        let within = geometry.slot_data(pages, number);
-        let data =
-            Range { start: self.heap.run_range(index, 1).start.wrapping_add(within.start), len: within.len };
+    ) -> Result<(usize, &'static Slot, Home), Unguarded> {
+        let (index, number, zone) = self.take_slot(setup, state, pages)?;
+        let data = self.data_of_small(setup, index, pages, number);
         let slot = self.heap.slot(index, number).ok_or(Unguarded::Disabled)?;
-        Ok((geometry.place(data, layout.size(), layout.align(), side), slot, data))
+        let stale = if zone == Zone::Missing { slot.stale() } else { data };
+        let block = setup.geometry().place(data, layout.size(), layout.align(), side);
+        Ok((block, slot, Home { data, stale, zone }))
     }
 
     /// The next slot of this thread's span of that kind, opened.
@@ -198,23 +201,22 @@ impl<P: Platform> Guard<P> {
         setup: &Setup,
         state: &ThreadState,
         pages: usize,
-    ) -> Result<(usize, usize), Unguarded> {
+    ) -> Result<(usize, usize, Zone), Unguarded> {
         let word = state.spans.get(pages).ok_or(Unguarded::Disabled)?;
         let index = match (word.load(Ordering::Relaxed) as usize).checked_sub(1) {
             Some(index) => index,
-            None => {
-                let index = self.heap.take_small(&self.platform, &setup.heap, pages)?;
-                word.store(u32::try_from(index.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
-                index
-            }
+            None => self.next_span(setup, state, pages)?,
         };
         let span = self.heap.span(index).ok_or(Unguarded::Disabled)?;
         let used = span.used.load(Ordering::Relaxed);
+        let zone = span.zone();
         if used == span.ready.load(Ordering::Relaxed)
             && let Err(why) = self.open_batch(setup, state, index, pages)
         {
-            // Markers that a filter keeps us from removing: the next block asks for a span that is closed otherwise.
-            if self.filtered.load(Ordering::Relaxed) != 0 && span.unmarked.load(Ordering::Relaxed) == 0 {
+            // Markers that a filter keeps us from removing, or pages that can no longer be put in place: the next block
+            // asks for a span that is closed otherwise.
+            let filtered = self.filtered.load(Ordering::Relaxed) != 0;
+            if zone != self.moving.zone() || filtered && span.unmarked.load(Ordering::Relaxed) == 0 {
                 word.store(0, Ordering::Relaxed);
             }
             return Err(why);
@@ -223,7 +225,25 @@ impl<P: Platform> Guard<P> {
         if used.wrapping_add(1) as usize >= setup.geometry().slots_per_span(pages) {
             word.store(0, Ordering::Relaxed);
         }
-        Ok((index, used as usize))
+        Ok((index, used as usize, zone))
+    }
+
+    /// A span that this thread takes its next slots of a kind from.
+    pub(crate) fn next_span(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        pages: usize,
+    ) -> Result<usize, Unguarded> {
+        let thread = state.number.load(Ordering::Relaxed);
+        let take = |zone| self.heap.take_small(&self.platform, &setup.heap, pages, zone, thread);
+        let index = match (self.moving.zone(), take(self.moving.zone())) {
+            (Zone::Missing, Err(Unguarded::Kernel)) => take(Zone::Lazy),
+            (_, taken) => taken,
+        }?;
+        let word = state.spans.get(pages).ok_or(Unguarded::Disabled)?;
+        word.store(u32::try_from(index.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
+        Ok(index)
     }
 
     /// Opens the next slots of a span: one at first, twice as many each time, up to what the engine does well.
@@ -239,7 +259,14 @@ impl<P: Platform> Guard<P> {
         let span = self.heap.span(index).ok_or(Unguarded::Disabled)?;
         let batch = state.batches.get(pages).ok_or(Unguarded::Disabled)?;
         let used = span.used.load(Ordering::Relaxed) as usize;
-        let most = setup.engine().batch_max().checked_div(pages).unwrap_or(1).clamp(1, BATCH);
+        let engine = setup.heap.engine_in(span.zone());
+        if engine == Engine::Move {
+            self.put_slot(setup, self.data_of_small(setup, index, pages, used))?;
+            batch.store(1, Ordering::Relaxed);
+            span.ready.store(u32::try_from(used.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
+            return Ok(());
+        }
+        let most = engine.batch_max().checked_div(pages).unwrap_or(1).clamp(1, BATCH);
         let wanted = (batch.load(Ordering::Relaxed) as usize).saturating_mul(2).clamp(1, most);
         let count = wanted.min(geometry.slots_per_span(pages).saturating_sub(used));
         let start = self.heap.run_range(index, 1).start;
@@ -255,7 +282,7 @@ impl<P: Platform> Guard<P> {
             open_by_commit(&self.platform, ranges)
         } else {
             // SAFETY: these slots of our own span are closed, and `used` says that nobody has them yet.
-            unsafe { setup.engine().open(&self.platform, ranges, whole) }
+            unsafe { engine.open(&self.platform, ranges, whole) }
         };
         opened.map_err(|_| Unguarded::Kernel)?;
         batch.store(u32::try_from(wanted).unwrap_or(1), Ordering::Relaxed);
@@ -269,13 +296,13 @@ impl<P: Platform> Guard<P> {
         spans: usize,
         layout: Layout,
         side: Side,
-    ) -> Result<(usize, &'static Slot, Range), Unguarded> {
+    ) -> Result<(usize, &'static Slot, Home), Unguarded> {
         let geometry = setup.geometry();
         let index = self.heap.take_large(&self.platform, &setup.heap, spans)?;
         let run = self.heap.run_range(index, spans);
         let block = geometry.place(geometry.large_room(run), layout.size(), layout.align(), side);
         let data = geometry.pages_of(block, layout.size());
-        let engine = setup.engine();
+        let engine = setup.heap.lazy;
         let mapped = engine == Engine::Marker && self.limits.allow_run(&setup.bounds);
         // SAFETY: the run was taken just now and holds no block; `data` lies within it by `Geometry::house`.
         match unsafe { engine.prepare_large(&self.platform, run, data, mapped) } {
@@ -290,7 +317,7 @@ impl<P: Platform> Guard<P> {
             self.heap.span(index).ok_or(Unguarded::Disabled)?.mapped.store(1, Ordering::Relaxed);
             self.limits.take_mappings(MAPPINGS_BY_RUN);
         }
-        Ok((block, slot, data))
+        Ok((block, slot, Home { data, stale: data, zone: Zone::Lazy }))
     }
 
     /// Who does what now: this thread, its stack, the time.
@@ -350,19 +377,28 @@ fn side_of(setup: &Setup, act: &Act) -> Side {
     }
 }
 
+/// The pages of a new block.
+struct Home {
+    data: Range,
+    /// The part of them that does not hold the redzone pattern.
+    stale: Range,
+    /// Missing pages that were put there or moved; lazy ones are zero.
+    zone: Zone,
+}
+
 /// Writes the redzone around a block, and the fill into it if it is wanted.
 ///
 /// # Safety
-/// `data` must be opened pages that belong to the block at `block` alone.
-unsafe fn lay_patterns(setup: &Setup, block: usize, size: usize, data: Range, fill: bool) {
-    if !setup.options.fill || data.len == 0 {
+/// `home` must be opened pages that belong to the block at `block` alone.
+unsafe fn lay_patterns(setup: &Setup, block: usize, size: usize, home: &Home, fill: bool) {
+    if !setup.options.fill || home.data.len == 0 {
         return;
     }
-    let [before, after] = redzones(block, size, data);
+    let [before, after] = redzones(block, size, home.data);
     // SAFETY: all three parts lie within `data`, which is the block's alone, and no byte of it is in use yet.
     unsafe {
-        setup.patterns.lay_redzone(before);
-        setup.patterns.lay_redzone(after);
+        setup.patterns.lay_redzone(before.meet(home.stale));
+        setup.patterns.lay_redzone(after.meet(home.stale));
         if fill {
             setup.patterns.lay_fill(Range { start: block, len: size.min(FILL_MAX) });
         }

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use fencepost_record::{Access, AccessType, ErrorKind, Note};
-use fencepost_sys::{Platform, Range};
+use fencepost_sys::Platform;
 
 use crate::diagnose::{Beside, diagnose};
 use crate::geometry::align_down;
@@ -177,10 +177,8 @@ impl<P: Platform> Guard<P> {
         let last = address.wrapping_add(len.wrapping_sub(1));
         let mut at = align_down(address, page);
         while at <= last && self.heap.addresses().contains(at) {
-            let range = Range { start: at, len: page };
-            // SAFETY: the page is one of the heap's. Where it cannot be opened the kernel cuts the call short, as it
-            // would have without a report.
-            let opened = unsafe { setup.engine().give_up(&self.platform, range) };
+            // Where it cannot be opened the kernel cuts the call short, as it would have without a report.
+            let opened = self.open_heap_page(setup, at);
             let _ = opened;
             at = at.wrapping_add(page);
         }

@@ -170,9 +170,11 @@ impl<P: Platform> Guard<P> {
                 }
             }
         }
+        // Those that are closed otherwise, because the engine could not serve them.
+        let own = self.moving.zone_of_choice(setup);
         let unmarked = |number: &usize| {
             let span = self.heap.span(number / SLOTS_STRIDE);
-            span.is_none_or(|span| span.unmarked.load(Ordering::Relaxed) != 0)
+            span.is_none_or(|span| span.unmarked.load(Ordering::Relaxed) != 0 || span.zone() != own)
         };
         let ranges = ranges.get(..count).unwrap_or(&[]);
         // SAFETY: the blocks were freed and are ours to close, and between two that follow each other lies a guard page.
@@ -183,7 +185,7 @@ impl<P: Platform> Guard<P> {
             if !together {
                 self.close_small(setup, block.index, block.data);
             }
-            self.limits.give_mappings(setup.engine().mappings_per_block());
+            self.limits.give_mappings(self.engine_at(setup, block.index).mappings_per_block());
             self.limits.add_held(0u64.wrapping_sub(block.data.len as u64));
             self.count_dead(setup, false, block.index, block.pages);
         }

@@ -1,7 +1,9 @@
 //! Engines: how a page is made inaccessible. One seam, so that another way joins by adding a case here.
 //!
-//! Both engines keep the heap in one reservation whose opened part grows from its start.
+//! All engines keep the heap in one reservation, which is opened chunk by chunk.
 //!
+//! - *move*: a page that nobody has put there traps; one system call moves the page of a freed block to the slot that is
+//!   handed out next ([`crate::moving`]). It serves small blocks; what its memory cannot do is left to one of the others.
 //! - *marker*: the opened part is one readable and writable mapping; guards are markers in the page table, which
 //!   cost no mapping. A block is freed by putting markers over it. A dead span becomes an inaccessible mapping only
 //!   where that is cheap ([`crate::heap`] decides), which gives its page table back.
@@ -9,7 +11,7 @@
 //!   becomes one inaccessible mapping when the block is freed: calls of constant cost, where markers cost by the page.
 //! - *mprotect*: everything is inaccessible until a block opens its pages, which costs two mappings a live block.
 
-use fencepost_sys::{Memory, Protection, Range, VmResult};
+use fencepost_sys::{Memory, Protection, Range, VmError, VmResult};
 
 /// Margins of large blocks up to this length, in bytes, are closed by markers, which costs less than a mapping then.
 const MARKED_MARGIN: usize = 64 << 10;
@@ -17,6 +19,8 @@ const MARKED_MARGIN: usize = 64 << 10;
 /// How pages are made inaccessible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
+    /// Pages that are missing, and pages that are moved.
+    Move,
     /// Markers in the page table.
     Marker,
     /// Pages without permissions.
@@ -36,6 +40,7 @@ impl Engine {
     /// The name in options, summaries and reports.
     pub(crate) const fn name(self) -> &'static str {
         match self {
+            Engine::Move => "move",
             Engine::Marker => "marker",
             Engine::Mprotect => "mprotect",
         }
@@ -44,7 +49,7 @@ impl Engine {
     /// Mappings that one live block costs.
     pub(crate) const fn mappings_per_block(self) -> usize {
         match self {
-            Engine::Marker => 0,
+            Engine::Move | Engine::Marker => 0,
             Engine::Mprotect => crate::limits::MAPPINGS_BY_PROTECTION,
         }
     }
@@ -53,7 +58,7 @@ impl Engine {
     pub(crate) const fn batch_max(self) -> usize {
         match self {
             Engine::Marker => 16,
-            Engine::Mprotect => 1,
+            Engine::Move | Engine::Mprotect => 1,
         }
     }
 
@@ -63,7 +68,7 @@ impl Engine {
     /// `range` must be the heap's own, fresh reservation.
     pub(crate) unsafe fn adopt<M: Memory>(self, memory: &M, range: Range) {
         match self {
-            Engine::Marker => {
+            Engine::Move | Engine::Marker => {
                 // SAFETY: the caller gives its own reservation.
                 let advised = unsafe { memory.no_huge_pages(range) };
                 // Advice only: without it a guard still traps, and memory use may be higher.
@@ -77,9 +82,19 @@ impl Engine {
     /// Opens the next part of the reservation for this engine's use.
     ///
     /// # Safety
-    /// `range` must be the untouched next part of the heap's own reservation.
+    /// `range` must be an untouched part of the heap's own reservation.
     pub(crate) unsafe fn extend<M: Memory>(self, memory: &M, range: Range) -> VmResult {
         match self {
+            Engine::Move => {
+                // SAFETY: the caller gives a part of its own reservation.
+                unsafe { memory.commit(range) }?;
+                // SAFETY: as above; nobody has used any page of it.
+                unsafe { memory.register_missing(range) }.inspect_err(|_| {
+                    // SAFETY: as above. If this fails as well, nothing of the range is ever handed out.
+                    let closed = unsafe { memory.decommit(range) };
+                    let _ = closed;
+                })
+            }
             Engine::Marker => {
                 // SAFETY: the caller gives a part of its own reservation.
                 unsafe { memory.commit(range) }
@@ -96,7 +111,8 @@ impl Engine {
         match self {
             // SAFETY: the span holds no block, so nothing is lost.
             Engine::Marker => unsafe { close_by_marker(memory, span) },
-            Engine::Mprotect => Ok(Closed::AsMeant),
+            // Nothing is there, or nothing is allowed.
+            Engine::Move | Engine::Mprotect => Ok(Closed::AsMeant),
         }
     }
 
@@ -109,6 +125,8 @@ impl Engine {
         match self {
             // SAFETY: the caller owns the ranges.
             Engine::Marker => unsafe { remove_markers(memory, ranges, whole) },
+            // Its pages come from a pattern or from another block: see `crate::moving`.
+            Engine::Move => Err(VmError::Unsupported),
             Engine::Mprotect => open_by_commit(memory, ranges),
         }
     }
@@ -140,6 +158,8 @@ impl Engine {
                 open_by_commit(memory, &[data])?;
                 Ok(Closed::AsMeant)
             }
+            // Its pages do not come at first use: large blocks are another engine's.
+            Engine::Move => Err(VmError::Unsupported),
         }
     }
 
@@ -154,6 +174,11 @@ impl Engine {
         match self {
             // SAFETY: the block is being freed: its content may be lost.
             Engine::Marker => unsafe { close_by_marker(memory, range) },
+            Engine::Move => {
+                // SAFETY: as above.
+                unsafe { memory.drop_pages(range) }?;
+                Ok(Closed::AsMeant)
+            }
             Engine::Mprotect => {
                 // SAFETY: as above.
                 unsafe { memory.decommit(range) }?;
@@ -193,6 +218,8 @@ impl Engine {
             Engine::Marker => unsafe { memory.guard_install_each(ranges) },
             // SAFETY: as above.
             Engine::Mprotect => ranges.iter().try_for_each(|range| unsafe { memory.decommit(*range) }),
+            // SAFETY: as above.
+            Engine::Move => ranges.iter().try_for_each(|range| unsafe { memory.drop_pages(*range) }),
         }
     }
 
@@ -204,6 +231,8 @@ impl Engine {
         match self {
             // SAFETY: the run is dead.
             Engine::Marker => unsafe { memory.decommit(run) },
+            // SAFETY: as above.
+            Engine::Move => unsafe { memory.drop_pages(run) },
             // Every page of it is in that state already.
             Engine::Mprotect => Ok(()),
         }
@@ -231,6 +260,14 @@ impl Engine {
                 // SAFETY: as above.
                 unsafe { memory.guard_remove(run) }
             }
+            // What a program that went on after a report was given is taken back, also where that took a mapping.
+            //
+            // SAFETY: the caller owns the run.
+            (Engine::Move, _) => unsafe {
+                memory.commit(run)?;
+                memory.register_missing(run)?;
+                memory.drop_pages(run)
+            },
             (Engine::Mprotect, _) => Ok(()),
         }
     }
@@ -243,6 +280,8 @@ impl Engine {
         match self {
             // SAFETY: the run holds nothing that anybody uses.
             Engine::Marker => unsafe { memory.discard(run) },
+            // They went when it was made fresh.
+            Engine::Move => Ok(()),
             // SAFETY: as above.
             Engine::Mprotect => unsafe { memory.decommit(run) },
         }
@@ -259,6 +298,7 @@ impl Engine {
             // SAFETY: as above.
             Engine::Marker => unsafe { memory.guard_remove(pages) },
             Engine::Mprotect => Ok(()),
+            Engine::Move => Err(VmError::Unsupported),
         }
     }
 }

@@ -100,7 +100,7 @@ impl<P: Platform> Guard<P> {
         if fault.decoded {
             case.notes.add(Note::AddressDecoded);
         }
-        if self.is_first_look(&case, address, fault) {
+        if self.is_first_look(setup, &case, address, fault) {
             return Verdict::Resume;
         }
         self.ours(setup, fault, address, case)
@@ -108,11 +108,15 @@ impl<P: Platform> Guard<P> {
 
     /// A fault inside a live, unsealed block has no reason that lasts: another thread has just opened the page, or
     /// has just ended a seal. The instruction runs once more before we believe it.
-    fn is_first_look(&self, case: &Case, address: usize, fault: &Fault) -> bool {
+    fn is_first_look(&self, setup: &Setup, case: &Case, address: usize, fault: &Fault) -> bool {
         let doubtful = case.kind == ErrorKind::WildAccess
             && fault.access != AccessType::Execute
             && case.block.is_some_and(|block| block.slot.state == SlotState::Live);
-        doubtful && self.is_doubt_new(address)
+        let again = doubtful && self.is_doubt_new(address);
+        if again {
+            self.put_back(setup, address);
+        }
+        again
     }
 
     /// Whether this thread's last doubt was about another address.
@@ -145,13 +149,11 @@ impl<P: Platform> Guard<P> {
         if let Found::Outside = self.heap.find(setup.geometry(), address) {
             return self.open_region_page(address);
         }
-        let page = setup.geometry().page();
-        let range = Range { start: align_down(address, page), len: page };
-        // SAFETY: the page is one of the heap's, by the diagnosis. A straddling access faults again on the next.
-        if unsafe { setup.engine().give_up(&self.platform, range) }.is_err() {
+        // A straddling access faults again on the next page.
+        if !self.open_heap_page(setup, address) {
             self.complain(format_args!(
                 "the page at {:#x} could not be opened: the program cannot go on",
-                range.start
+                align_down(address, setup.geometry().page())
             ));
             self.platform.die_by_abort();
         }

@@ -10,6 +10,7 @@
 //! - the records of freed blocks are kept for the youngest dead runs only (`kept_max`); an address in an older one
 //!   is still known to be freed, and says that its record is gone, never a wrong stack.
 
+mod chunks;
 mod quarantine;
 mod records;
 
@@ -23,7 +24,8 @@ use crate::geometry::{Geometry, Place, SLOTS_STRIDE, SMALL_PAGES, SPAN_BYTES, al
 use crate::lock::{Held, Lock};
 use crate::region::Region;
 use crate::slot::Slot;
-use crate::span::{Life, Span, Use};
+use crate::span::{Life, Span, Use, Zone};
+use chunks::Chunks;
 
 /// Spans opened at once when the heap grows: 64 MiB of addresses.
 const EXTEND_SPANS: usize = 32;
@@ -31,6 +33,8 @@ const EXTEND_SPANS: usize = 32;
 const SPANS_MIN: usize = 16;
 /// Dead runs looked at for one that is long enough.
 const REUSE_LOOKS: usize = 64;
+/// And those of other kinds that are passed over meanwhile.
+const REUSE_STEPS: usize = 4096;
 /// Bytes of the tables and of page table that a span costs while it is known.
 pub(crate) const SPAN_OVERHEAD: u64 = (SLOTS_STRIDE * size_of::<Slot>() + 4096) as u64;
 
@@ -38,6 +42,8 @@ pub(crate) const SPAN_OVERHEAD: u64 = (SLOTS_STRIDE * size_of::<Slot>() + 4096) 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeapSetup {
     pub(crate) engine: Engine,
+    /// What serves memory that engine move does not: large blocks, and all of it where userfaultfd is lost.
+    pub(crate) lazy: Engine,
     pub(crate) geometry: Geometry,
     /// Dead address space that stays dead, in spans.
     pub(crate) quarantine: usize,
@@ -45,6 +51,16 @@ pub(crate) struct HeapSetup {
     pub(crate) holes_max: usize,
     /// Dead spans whose records are kept.
     pub(crate) kept_max: usize,
+}
+
+impl HeapSetup {
+    /// What makes pages trap in a zone.
+    pub(crate) const fn engine_in(&self, zone: Zone) -> Engine {
+        match zone {
+            Zone::Missing => Engine::Move,
+            Zone::Lazy => self.lazy,
+        }
+    }
 }
 
 /// The guarded heap.
@@ -57,8 +73,7 @@ pub(crate) struct Heap {
     lock: Lock,
     /// Spans ever handed out; those below it are described in the table.
     frontier: AtomicUsize,
-    /// Spans opened for the engine's use.
-    opened: AtomicUsize,
+    chunks: Chunks,
     /// Oldest and youngest dead run, and the oldest whose records are kept: number plus 1.
     oldest: AtomicU32,
     youngest: AtomicU32,
@@ -99,7 +114,7 @@ impl Heap {
             larges: Region::new(),
             lock: Lock::new(),
             frontier: AtomicUsize::new(0),
-            opened: AtomicUsize::new(0),
+            chunks: Chunks::new(),
             oldest: AtomicU32::new(0),
             youngest: AtomicU32::new(0),
             remembered: AtomicU32::new(0),
@@ -222,16 +237,18 @@ impl Heap {
         platform: &P,
         setup: &HeapSetup,
         pages: usize,
+        zone: Zone,
+        thread: u32,
     ) -> Result<usize, Unguarded> {
         let held = self.lock.hold(platform);
         if let Some(index) = self.adopt(pages) {
             return Ok(index);
         }
-        let index = self.take_run(platform, setup, 1, &held)?;
+        let index = self.take_run(platform, setup, 1, zone, thread, &held)?;
         drop(held);
         let range = self.run_range(index, 1);
         // SAFETY: the run was taken just now: it holds no block.
-        match unsafe { setup.engine.prepare_span(platform, range) } {
+        match unsafe { setup.engine_in(zone).prepare_span(platform, range) } {
             Ok(closed) => {
                 self.note(closed);
                 let unmarked = u32::from(closed == Closed::Fallback);
@@ -255,7 +272,7 @@ impl Heap {
         spans: usize,
     ) -> Result<usize, Unguarded> {
         let held = self.lock.hold(platform);
-        let index = self.take_run(platform, setup, spans, &held)?;
+        let index = self.take_run(platform, setup, spans, Zone::Lazy, 0, &held)?;
         self.span(index).ok_or(Unguarded::Disabled)?.set_usage(Use::Large);
         Ok(index)
     }
@@ -283,15 +300,17 @@ impl Heap {
         platform: &P,
         setup: &HeapSetup,
         spans: usize,
+        zone: Zone,
+        thread: u32,
         held: &Held<'_, P>,
     ) -> Result<usize, Unguarded> {
         let full = self.dead_spans.load(Ordering::Relaxed) > setup.quarantine;
-        let reused = if full { self.reuse(platform, setup, spans, held) } else { None };
+        let reused = if full { self.reuse(platform, setup, spans, zone, held) } else { None };
         let index = match reused {
             Some(index) => index,
-            None => match self.advance(platform, setup, spans) {
+            None => match self.advance(platform, setup, spans, zone, thread) {
                 Ok(index) => index,
-                Err(why) => self.reuse(platform, setup, spans, held).ok_or(why)?,
+                Err(why) => self.reuse(platform, setup, spans, zone, held).ok_or(why)?,
             },
         };
         for offset in 0..spans {
@@ -301,33 +320,6 @@ impl Heap {
         }
         let head = self.span(index).ok_or(Unguarded::Disabled)?;
         head.run.store(u32::try_from(spans).unwrap_or(1), Ordering::Relaxed);
-        Ok(index)
-    }
-
-    /// Takes addresses that were never used. The caller holds the lock.
-    fn advance<M: Memory>(&self, memory: &M, setup: &HeapSetup, spans: usize) -> Result<usize, Unguarded> {
-        let index = self.frontier.load(Ordering::Relaxed);
-        let end = index.checked_add(spans).ok_or(Unguarded::AddressSpace)?;
-        if end > self.spans_max() {
-            return Err(Unguarded::AddressSpace);
-        }
-        let tables = self.spans.ensure(memory, end.wrapping_mul(size_of::<Span>())).and_then(|()| {
-            self.larges.ensure(memory, end.wrapping_mul(size_of::<Slot>()))?;
-            self.slots.ensure(memory, end.wrapping_mul(SLOTS_STRIDE).wrapping_mul(size_of::<Slot>()))
-        });
-        tables.map_err(|_| Unguarded::Kernel)?;
-        let opened = self.opened.load(Ordering::Relaxed);
-        if end > opened {
-            let wanted = opened.saturating_add(EXTEND_SPANS).max(end).min(self.spans_max());
-            let target = [wanted, end].into_iter().find(|target| {
-                let more = self.run_range(opened, target.wrapping_sub(opened));
-                // SAFETY: `more` is the part of our reservation that follows what is opened.
-                unsafe { setup.engine.extend(memory, more) }.is_ok()
-            });
-            self.opened.store(target.ok_or(Unguarded::Kernel)?, Ordering::Relaxed);
-        }
-        // Release: whoever sees the new frontier sees the tables that describe it.
-        self.frontier.store(end, Ordering::Release);
         Ok(index)
     }
 
@@ -369,6 +361,14 @@ impl Heap {
                 span.set_life(life);
             }
         }
+    }
+
+    /// Runs `work` while no chunk can come or go.
+    pub(crate) fn with_lock<P: Threads, R>(&self, platform: &P, work: impl FnOnce() -> R) -> R {
+        let held = self.lock.hold(platform);
+        let result = work();
+        drop(held);
+        result
     }
 
     /// Before a fork, and on both sides after it.

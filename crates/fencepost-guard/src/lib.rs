@@ -52,6 +52,7 @@ mod heap;
 mod inspect;
 mod limits;
 mod lock;
+mod moving;
 pub mod options;
 mod output;
 mod pattern;

@@ -14,38 +14,55 @@ pub(crate) const FILL_VALUE: u64 = 0x0000_1fe9_ce1f_e9ce;
 /// The addresses kept unmapped around [`FILL_VALUE`], so that fields at an offset from it fault as well.
 pub(crate) const FILL_RANGE: Range = Range { start: 0x0000_1fe9_8000_0000, len: 1 << 31 };
 
-/// The two prepared pages.
+/// The prepared pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patterns {
     redzone: *const u8,
     fill: *const u8,
+    zeros: *const u8,
     page: usize,
 }
 
 impl Patterns {
     /// The patterns of a runtime that does not fill.
     pub(crate) const NONE: Patterns =
-        Patterns { redzone: core::ptr::null(), fill: core::ptr::null(), page: 0 };
+        Patterns { redzone: core::ptr::null(), fill: core::ptr::null(), zeros: core::ptr::null(), page: 0 };
 
-    /// Writes both pattern pages into `room`.
+    /// Writes the patterns into `room`: a page of fill, one of zeros, and the redzone on all pages that follow.
     ///
     /// # Safety
-    /// `room` must be two pages of committed memory that are the caller's to give away for good.
+    /// `room` must be at least three pages of committed, untouched memory that are the caller's to give away for good.
     pub(crate) unsafe fn write(room: Range, page: usize, key: u64) -> Patterns {
-        let redzone = room.start as *mut u8;
-        let fill = room.start.wrapping_add(page) as *mut u8;
+        let fill = room.start as *mut u8;
+        let zeros = room.start.wrapping_add(page) as *mut u8;
+        let redzone = room.start.wrapping_add(page.wrapping_mul(2)) as *mut u8;
         let mut state = key | 1;
         for offset in (0..page).step_by(8) {
             state = mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
             // No byte of the redzone is zero: a stray terminating zero would go unseen.
             let word = state | 0x0101_0101_0101_0101;
-            // SAFETY: `offset` is below one page, and the caller gives two pages of committed memory.
+            // SAFETY: `offset` is below one page, and the caller gives three pages of committed memory.
             unsafe {
                 redzone.wrapping_add(offset).cast::<u64>().write(word);
                 fill.wrapping_add(offset).cast::<u64>().write(FILL_VALUE.to_le());
             }
         }
-        Patterns { redzone, fill, page }
+        let rest = (redzone as usize).wrapping_add(page)..room.end();
+        for copy in rest.step_by(page.max(1)) {
+            // SAFETY: the page lies in the caller's room, after the one that is copied.
+            unsafe { core::ptr::copy_nonoverlapping(redzone, copy as *mut u8, page) };
+        }
+        Patterns { redzone, fill, zeros, page }
+    }
+
+    /// The address of the redzone's pages, as many as were written.
+    pub(crate) fn template(&self) -> usize {
+        self.redzone as usize
+    }
+
+    /// The address of a page of zeros.
+    pub(crate) fn zeros(&self) -> usize {
+        self.zeros as usize
     }
 
     /// Writes the redzone pattern over `range`.
@@ -135,10 +152,10 @@ mod tests {
 
     #[test]
     fn damage_is_found_to_the_byte() {
-        let mut pattern = [0u64; 1024];
+        let mut pattern = [0u64; 4 * 512];
         let mut zone = [0u64; 1024];
         let room = page(&mut zone);
-        // SAFETY: `pattern` is two pages of our own that outlive the test.
+        // SAFETY: `pattern` is four pages of our own that outlive the test.
         let patterns = unsafe { Patterns::write(page(&mut pattern), 4096, 7) };
         let range = Range { start: room.start + 13, len: 5000 };
         // SAFETY: `range` lies within `zone`, which is ours.
@@ -150,13 +167,15 @@ mod tests {
             assert_eq!(patterns.find_damage(range), Some(Range { start: range.start + 100, len: 4101 }));
         }
         assert_eq!(zone[0].to_le_bytes()[..8], [0; 8], "bytes before the range are untouched");
+        assert_eq!(pattern[1024..1536], pattern[1536..], "every page of the template is the same");
+        assert_eq!(pattern[512..1024], [0; 512], "and the page of zeros is one");
     }
 
     #[test]
     fn the_fill_is_a_canonical_address_at_every_aligned_word() {
         assert!(FILL_RANGE.contains(FILL_VALUE as usize));
         const { assert!(FILL_VALUE >> 47 == 0) };
-        let mut pattern = [0u64; 1024];
+        let mut pattern = [0u64; 3 * 512];
         let mut zone = [0u64; 64];
         let range = page(&mut zone);
         // SAFETY: both are memory of our own.

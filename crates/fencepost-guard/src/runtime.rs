@@ -20,6 +20,7 @@ use crate::front::Pass;
 use crate::geometry::Geometry;
 use crate::heap::{Heap, HeapSetup};
 use crate::limits::{Bounds, Limits};
+use crate::moving::Moving;
 use crate::options::{Options, When};
 use crate::pattern::Patterns;
 use crate::quick::Quick;
@@ -115,6 +116,7 @@ pub struct Guard<P: Platform> {
     pub(crate) inner_used: AtomicU32,
     setup: UnsafeCell<Option<Setup>>,
     pub(crate) heap: Heap,
+    pub(crate) moving: Moving,
     pub(crate) depot: Depot,
     pub(crate) threads: ThreadTable,
     pub(crate) limits: Limits,
@@ -146,6 +148,7 @@ impl<P: Platform> Guard<P> {
             inner_used: AtomicU32::new(0),
             setup: UnsafeCell::new(None),
             heap: Heap::new(),
+            moving: Moving::new(),
             depot: Depot::new(),
             threads: ThreadTable::new(),
             limits: Limits::new(),
@@ -354,6 +357,8 @@ impl<P: Platform> Guard<P> {
     pub fn fork_child(&self) {
         let Some(setup) = self.ready() else { return };
         self.open_locks();
+        // First of all: until then nothing traps here, and an ioctl would act on the parent.
+        self.moving_after_fork();
         let own = self.platform.thread_word();
         self.threads.bury_others(own, |state| {
             self.close_waiting(setup, state, Poison::Ignored, &Frames::Here(0));

@@ -6,6 +6,8 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
+use fencepost_sys::Range;
+
 use crate::family::Family;
 
 /// What a slot is used for.
@@ -97,6 +99,17 @@ impl Slot {
         self.state.store(LIVE, Ordering::Release);
     }
 
+    /// Notes which part of a page that is ready for this empty slot does not hold the redzone pattern.
+    pub(crate) fn set_stale(&self, range: Range) {
+        self.pointer.store(range.start, Ordering::Relaxed);
+        self.size.store(range.len, Ordering::Relaxed);
+    }
+
+    /// What [`Slot::set_stale`] noted; nothing in a slot that was never used. For its owner, before the slot's birth.
+    pub(crate) fn stale(&self) -> Range {
+        Range { start: self.pointer.load(Ordering::Relaxed), len: self.size.load(Ordering::Relaxed) }
+    }
+
     /// Notes which functions handed the block out. The caller has not given its address to anyone yet.
     pub(crate) fn set_family(&self, family: Family) {
         self.family.store(family as u8, Ordering::Relaxed);
@@ -145,6 +158,7 @@ impl Slot {
     pub(crate) fn clear(&self) {
         self.free_trace.store(0, Ordering::Relaxed);
         self.seals.store(0, Ordering::Relaxed);
+        self.set_stale(Range::default());
         self.state.store(EMPTY, Ordering::Release);
     }
 

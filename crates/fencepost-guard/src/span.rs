@@ -29,6 +29,16 @@ pub(crate) enum Life {
     Retired,
 }
 
+/// How the pages of a run come to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Zone {
+    /// At first use, where nothing closes them.
+    Lazy = 0,
+    /// They are put there by us, or moved there; what is not there traps.
+    Missing = 1,
+}
+
 const IN_USE: u32 = 0;
 const DEAD: u32 = 1;
 const RETIRED: u32 = 2;
@@ -60,6 +70,8 @@ pub(crate) struct Span {
     pub(crate) mapped: AtomicU32,
     /// Whether all of such a run is inaccessible by one mapping.
     pub(crate) shut: AtomicU32,
+    /// The number of the [`Zone`]: for good, since it is the memory's.
+    zone: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Span>() == 64, "one cache line a span");
@@ -80,6 +92,14 @@ impl Span {
             Use::Small(pages) => u32::try_from(pages).unwrap_or(0),
         };
         self.kind.store(kind, Ordering::Release);
+    }
+
+    pub(crate) fn zone(&self) -> Zone {
+        if self.zone.load(Ordering::Relaxed) == Zone::Missing as u32 { Zone::Missing } else { Zone::Lazy }
+    }
+
+    pub(crate) fn set_zone(&self, zone: Zone) {
+        self.zone.store(zone as u32, Ordering::Relaxed);
     }
 
     pub(crate) fn life(&self) -> Life {

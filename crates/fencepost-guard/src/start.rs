@@ -3,10 +3,10 @@
 use core::fmt::Write;
 
 use fencepost_record::Text;
-use fencepost_sys::{Offers, Platform, Range, VmError};
+use fencepost_sys::{MissingOffer, Offers, Platform, Range, VmError};
 
 use crate::engine::Engine;
-use crate::geometry::{Geometry, SPAN_BYTES};
+use crate::geometry::{Geometry, SMALL_PAGES, SPAN_BYTES};
 use crate::heap::{HeapSetup, SPAN_OVERHEAD};
 use crate::limits::Bounds;
 use crate::options::{self, EngineChoice, MaxMemory, Mode, Options};
@@ -89,6 +89,9 @@ impl<P: Platform> Guard<P> {
             self.store_setup(setup);
             return None;
         }
+        if setup.engine() == Engine::Move {
+            self.begin_moving(&mut setup);
+        }
         self.set_bounds(&mut setup, &offers);
         let taken = self.take_memory(&mut setup, &Rooms::full(&options)).or_else(|_| {
             self.give_memory_back();
@@ -133,8 +136,17 @@ impl<P: Platform> Guard<P> {
     }
 
     fn heap_setup(&self, options: &Options, offers: &Offers) -> HeapSetup {
+        let lazy = if offers.guard_markers { Engine::Marker } else { Engine::Mprotect };
         let engine = match options.engine {
-            EngineChoice::Auto if offers.guard_markers => Engine::Marker,
+            EngineChoice::Move if offers.missing != MissingOffer::Nothing => Engine::Move,
+            EngineChoice::Move => {
+                self.complain(format_args!(
+                    "engine=move does not work here (it needs Linux 6.8 or later and userfaultfd): using engine={}",
+                    lazy.name()
+                ));
+                lazy
+            }
+            EngineChoice::Auto => lazy,
             EngineChoice::Marker if offers.guard_markers => Engine::Marker,
             EngineChoice::Marker => {
                 self.complain(format_args!(
@@ -146,11 +158,20 @@ impl<P: Platform> Guard<P> {
         };
         HeapSetup {
             engine,
+            lazy: if engine == Engine::Move { lazy } else { engine },
             geometry: Geometry::new(self.platform.page_size()),
             quarantine: usize::try_from(options.quarantine.checked_div(SPAN_BYTES as u64).unwrap_or(0))
                 .unwrap_or(usize::MAX),
             holes_max: HOLES_MAX,
             kept_max: usize::try_from(RECORDS_MAX / SPAN_OVERHEAD).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Takes the right to work on missing pages; where it was there a moment ago and is not now, the next engine serves.
+    fn begin_moving(&self, setup: &mut Setup) {
+        match self.platform.open_missing() {
+            Ok(offer) => self.moving.began(offer),
+            Err(_) => setup.heap.engine = setup.heap.lazy,
         }
     }
 
@@ -176,11 +197,13 @@ impl<P: Platform> Guard<P> {
         let platform = &self.platform;
         self.misc.reserve(platform, REPORT_STACK.saturating_mul(2))?;
         let page = platform.page_size();
+        // A page put in place is a copy of the redzone's: as many as the longest slot has.
+        let copies = if setup.engine() == Engine::Move { SMALL_PAGES } else { 1 };
+        let tables = page.saturating_mul(copies.saturating_add(2));
         // A guard page's worth of reserved addresses stays below the stack.
-        let tables = page.saturating_mul(4);
         self.misc.ensure(platform, tables)?;
         let misc = self.misc.range();
-        let patterns = Range { start: misc.start, len: page.saturating_mul(2) };
+        let patterns = Range { start: misc.start, len: tables };
         let stack = Range { start: misc.end().wrapping_sub(REPORT_STACK), len: REPORT_STACK };
         // SAFETY: the range is the committed start of our own reservation, given away here for good.
         setup.patterns = unsafe { Patterns::write(patterns, page, setup.seed) };

@@ -222,11 +222,23 @@ impl<P: Platform> Guard<P> {
         // SAFETY: by the diagnosis the page is the heap's, sealed, or part of a region where nothing is in use; it is
         // closed again when the instruction has run.
         unsafe { self.platform.open_for_step(page) }?;
-        if closing.is_heap() && setup.engine() == Engine::Marker {
-            // SAFETY: as above. Where there is no marker (a retired run, a page of an earlier step) nothing changes, and
-            // where it cannot be removed the page traps again, which ends the program with a word.
-            let removed = unsafe { self.platform.guard_remove(page) };
-            let _ = removed;
+        if !closing.is_heap() {
+            return Ok(());
+        }
+        match setup.heap.engine_in(self.heap.zone_of(page.start)) {
+            Engine::Marker => {
+                // SAFETY: as above. Where there is no marker (a retired run, a page of an earlier step) nothing changes,
+                // and where it cannot be removed the page traps again, which ends the program with a word.
+                let removed = unsafe { self.platform.guard_remove(page) };
+                let _ = removed;
+            }
+            Engine::Move => {
+                // SAFETY: as above. Where there is a page (of an earlier step) nothing changes, and where none can be
+                // put in place the page traps again.
+                let put = unsafe { self.platform.put_missing(page, setup.patterns.zeros()) };
+                let _ = put;
+            }
+            Engine::Mprotect => {}
         }
         Ok(())
     }
@@ -310,10 +322,11 @@ impl<P: Platform> Guard<P> {
             // SAFETY: the page was opened by the step that ends here, and nothing is in use there.
             Closing::Reserve => return unsafe { self.platform.decommit(page) },
             Closing::Anew => {
+                let engine = setup.heap.engine_in(self.heap.zone_of(page.start));
                 // SAFETY: as above: it was not handed out yet.
-                let closed = unsafe { setup.engine().close(&self.platform, page) }?;
+                let closed = unsafe { engine.close(&self.platform, page) }?;
                 self.heap.note(closed);
-                if setup.engine() == Engine::Mprotect || closed == Closed::Fallback {
+                if engine == Engine::Mprotect || closed == Closed::Fallback {
                     return Ok(());
                 }
                 // Closed by a marker, in the mapping that its neighbours have.

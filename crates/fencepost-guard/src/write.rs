@@ -242,7 +242,7 @@ impl<P: Platform> Guard<P> {
                 .wrapping_add(self.heap.overhead.load(Ordering::Relaxed))
                 .wrapping_add(self.depot.held_bytes()),
             syscalls: self.platform.calls(),
-            fallbacks: self.heap.fallbacks.load(Ordering::Relaxed),
+            fallbacks: self.heap.fallbacks.load(Ordering::Relaxed).wrapping_add(self.moving.refusals()),
             reports: count,
             reports_lost: self.reporter.repeated.load(Ordering::Relaxed),
             stacks_lost: self.depot.lost(),

@@ -219,7 +219,6 @@ fn what_is_not_in_this_version_is_said_unless_it_is_the_default() {
         assert_eq!(good(text), Options::DEFAULT);
     }
     for text in [
-        "engine=move",
         "engine=commit",
         "leaks=on",
         "only_thread=main",

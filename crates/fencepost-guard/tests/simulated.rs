@@ -18,6 +18,8 @@ mod faults;
 mod files;
 #[path = "simulated/limits.rs"]
 mod limits;
+#[path = "simulated/moving.rs"]
+mod moving;
 #[path = "simulated/placement.rs"]
 mod placement;
 #[path = "simulated/quarantine.rs"]

@@ -14,11 +14,13 @@
 )]
 
 mod load;
+mod missing;
 mod os;
 mod pages;
 mod platform;
 mod stepping;
 
+pub use missing::{MISSING_ERRORS, Missing, MissingError, MissingOffer, Partly};
 pub use os::Host;
 #[cfg(target_os = "linux")]
 pub use os::program;

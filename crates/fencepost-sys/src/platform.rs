@@ -9,6 +9,7 @@ use core::sync::atomic::AtomicU32;
 use fencepost_record::{Module, Registers};
 
 use crate::stepping::{OnFault, Stepping};
+use crate::{Missing, MissingOffer};
 
 /// Why a call to the system failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,13 @@ impl Range {
         self.start.wrapping_add(self.len)
     }
 
+    /// What two ranges have in common; empty when they do not meet.
+    pub const fn meet(self, other: Range) -> Range {
+        let start = if self.start > other.start { self.start } else { other.start };
+        let end = if self.end() < other.end() { self.end() } else { other.end() };
+        Range { start, len: end.saturating_sub(start) }
+    }
+
     /// Whether an address lies within.
     pub const fn contains(self, address: usize) -> bool {
         address.wrapping_sub(self.start) < self.len
@@ -76,6 +84,8 @@ pub struct Offers {
     pub guard_markers: bool,
     /// Several ranges in one guard or populate call.
     pub vectored: bool,
+    /// Missing pages: put in place, moved, touched, and seen to trap.
+    pub missing: MissingOffer,
     /// The most mappings a process may have, where there is such a limit.
     pub mappings_max: Option<usize>,
     /// Mappings the process has now.
@@ -90,7 +100,7 @@ pub struct Offers {
 ///
 /// # Signal context
 /// All of these are bare system calls and may run in the fault handler.
-pub trait Memory {
+pub trait Memory: Missing {
     /// Bytes in a page.
     fn page_size(&self) -> usize;
 

@@ -11,6 +11,7 @@ use crate::limits::{MAPPINGS_BY_PROTECTION, MAPPINGS_BY_RUN};
 use crate::report::Frames;
 use crate::runtime::{Guard, Setup};
 use crate::slot::Act;
+use crate::span::{Span, Zone};
 use crate::threads::{Counters, ThreadState};
 
 impl<P: Platform> Guard<P> {
@@ -27,8 +28,9 @@ impl<P: Platform> Guard<P> {
         frames: &Frames<'_>,
     ) {
         let data = self.data_of(setup, named);
-        if let Some(case) = self.damage(setup, &named.view, data, how) {
-            self.report(setup, &case, frames);
+        let damage = self.damage(setup, &named.view, data, how);
+        if let Some(case) = &damage {
+            self.report(setup, case, frames);
         }
         named.slot.note_free(act);
         if let Some(state) = state.filter(|_| !nested)
@@ -36,9 +38,17 @@ impl<P: Platform> Guard<P> {
         {
             return;
         }
-        self.close(setup, named, data);
+        let zone = self.heap.span(named.index).map_or(Zone::Lazy, Span::zone);
+        if zone == Zone::Missing {
+            let whole = damage.is_some() || !setup.options.fill;
+            let own = Range { start: named.view.pointer, len: named.view.size };
+            let state = state.filter(|_| !nested);
+            self.close_slot(setup, state, named.pages, data, if whole { data } else { own });
+        } else {
+            self.close(setup, named, data);
+        }
         named.slot.end_free();
-        self.limits.give_mappings(setup.engine().mappings_per_block());
+        self.limits.give_mappings(setup.heap.engine_in(zone).mappings_per_block());
         let page = setup.geometry().page();
         let held = if named.pages == 0 { page } else { named.pages.wrapping_mul(page) } as u64;
         match state {
@@ -65,7 +75,7 @@ impl<P: Platform> Guard<P> {
         let run = self.heap.run_range(named.index, head.run.load(Ordering::Relaxed) as usize);
         // SAFETY: the block is being freed, winning `begin_free` made its pages ours, and a block whose run is closed by
         // mappings is alone in it.
-        let closed = unsafe { setup.engine().close_large(&self.platform, run, data) };
+        let closed = unsafe { setup.heap.lazy.close_large(&self.platform, run, data) };
         head.shut.store(u32::from(closed == Ok(Closed::AsMeant)), Ordering::Relaxed);
         // What could not be closed stays open: an access to it goes unseen, and the summary counts it.
         self.heap.note(closed.unwrap_or(Closed::Fallback));
@@ -73,8 +83,9 @@ impl<P: Platform> Guard<P> {
 
     /// Closes pages of a freed block that has no mappings of its own.
     pub(crate) fn close_small(&self, setup: &Setup, index: usize, data: Range) {
+        let engine = setup.heap.engine_in(self.heap.span(index).map_or(Zone::Lazy, Span::zone));
         // SAFETY: the callers free the block.
-        let closed = unsafe { setup.engine().close(&self.platform, data) };
+        let closed = unsafe { engine.close(&self.platform, data) };
         // What could not be closed stays open: an access to it goes unseen, and the summary counts it.
         self.heap.note(closed.unwrap_or(Closed::Fallback));
         if let Ok(closed) = closed {

@@ -4,10 +4,11 @@ use core::sync::atomic::Ordering;
 
 use fencepost_sys::{Memory, Threads};
 
-use super::{Heap, HeapSetup, REUSE_LOOKS, link};
+use super::{Heap, HeapSetup, REUSE_LOOKS, REUSE_STEPS, link};
 use crate::engine::Closed;
+use crate::geometry::SPAN_BYTES;
 use crate::lock::Held;
-use crate::span::{Life, Span, Use};
+use crate::span::{Life, Span, Use, Zone};
 
 impl Heap {
     /// Notes a call for which the next engine's way was taken.
@@ -17,10 +18,10 @@ impl Heap {
         }
     }
 
-    /// Whether an address lies in the part that was opened for the engine's use.
+    /// Whether an address lies in memory that was opened for the engine of lazy memory.
     pub(crate) fn is_opened(&self, address: usize) -> bool {
-        let opened = self.run_range(0, self.opened.load(Ordering::Acquire));
-        opened.contains(address)
+        let index = address.wrapping_sub(self.addresses().start) / SPAN_BYTES;
+        self.chunks.stretches(Zone::Lazy).any(|(start, end)| (start..end).contains(&index))
     }
 
     /// Notes that a closed page keeps content.
@@ -52,6 +53,15 @@ impl Heap {
     /// Replaces a dead run by an inaccessible mapping, if it joins one or a new one may be made.
     fn retire<M: Memory>(&self, memory: &M, setup: &HeapSetup, index: usize) -> bool {
         let Some(span) = self.span(index) else { return false };
+        if span.zone() == Zone::Missing {
+            // Its pages are gone already; this gives the page table back, costs no mapping, and needs no neighbour.
+            let run = self.run_range(index, 1);
+            // SAFETY: every block of the run has been freed, and its memory is in the quarantine.
+            let dropped = unsafe { memory.drop_pages(run) };
+            // What stays behind is a page of page table.
+            let _ = dropped;
+            return false;
+        }
         let joins = self.retired_neighbours(index);
         let holes = self.holes.load(Ordering::Relaxed);
         if span.shut.load(Ordering::Relaxed) == 0 {
@@ -60,7 +70,7 @@ impl Heap {
             }
             let run = self.run_range(index, span.run.load(Ordering::Relaxed) as usize);
             // SAFETY: every block of the run has been freed, and its memory is in the quarantine.
-            if unsafe { setup.engine.retire(memory, run) }.is_err() {
+            if unsafe { setup.lazy.retire(memory, run) }.is_err() {
                 return false;
             }
         }
@@ -79,7 +89,8 @@ impl Heap {
 
     /// The dead, not retired run that a span belongs to.
     fn dead_run_at(&self, index: usize) -> Option<usize> {
-        if index >= self.spans_used() || self.span(index)?.life() != Life::Dead {
+        let dead = |span: &Span| span.life() == Life::Dead && span.zone() == Zone::Lazy;
+        if index >= self.spans_used() || !dead(self.span(index)?) {
             return None;
         }
         self.head_of(index)
@@ -96,22 +107,27 @@ impl Heap {
         platform: &P,
         setup: &HeapSetup,
         spans: usize,
+        zone: Zone,
         _held: &Held<'_, P>,
     ) -> Option<usize> {
         let mut before: Option<&Span> = None;
         let mut at = self.oldest.load(Ordering::Relaxed);
-        for _ in 0..REUSE_LOOKS {
+        let mut looks = REUSE_LOOKS;
+        for _ in 0..REUSE_STEPS {
             let index = (at as usize).checked_sub(1)?;
             let span = self.span(index)?;
             let run = span.run.load(Ordering::Relaxed) as usize;
-            if run >= spans {
+            if span.zone() == zone {
+                looks = looks.checked_sub(1)?;
+            }
+            if run >= spans && span.zone() == zone {
                 let retired = span.life() == Life::Retired;
                 let range = self.run_range(index, spans);
                 // SAFETY: the run is the oldest dead one that fits: its quarantine ends here.
-                unsafe { setup.engine.reuse(platform, range, retired) }.ok()?;
+                unsafe { setup.engine_in(zone).reuse(platform, range, retired) }.ok()?;
                 if self.kept.load(Ordering::Relaxed) != 0 {
                     // SAFETY: as above.
-                    unsafe { setup.engine.forget(platform, range) }.ok()?;
+                    unsafe { setup.engine_in(zone).forget(platform, range) }.ok()?;
                 }
                 self.unlink(platform, setup, index, spans, before);
                 return Some(index);

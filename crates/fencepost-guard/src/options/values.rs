@@ -60,6 +60,8 @@ words! {
     pub enum EngineChoice {
         /// The best one that works on this machine.
         Auto = "auto",
+        /// Pages that are missing and moved (Linux 6.8 and later, where userfaultfd is allowed).
+        Move = "move",
         /// Guard markers in the page table (Linux 6.13 and later).
         Marker = "marker",
         /// Pages without permissions.

@@ -10,7 +10,7 @@ use crate::geometry::Place;
 use crate::heap::Found;
 use crate::runtime::{Guard, Setup};
 use crate::slot::SlotState;
-use crate::span::Life;
+use crate::span::{Life, Zone};
 
 /// How a page is closed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +81,11 @@ impl<P: Platform> Guard<P> {
                 }
             }
             // The next spans are open already, until one is taken and closed.
-            Found::Unused if setup.engine() == Engine::Marker && self.heap.is_opened(address) => {
+            Found::Unused if setup.heap.lazy == Engine::Marker && self.heap.is_opened(address) => {
                 Closing::Leave
             }
+            // Or nothing is there, and they have to stay as they are.
+            Found::Unused if self.heap.zone_of(address) == Zone::Missing => Closing::Anew,
             Found::Large { .. } if self.is_live_large(setup, address) => Closing::Leave,
             _ => closing_of_heap(&found, None),
         }

@@ -6,7 +6,7 @@ use fencepost_record::{AccessType, BlockState, ErrorKind, Note, Stack};
 
 use crate::world::{PAGE, SPAN, World, at, fault, stack};
 
-const ENGINES: [&str; 2] = ["engine=marker", "engine=mprotect"];
+const ENGINES: [&str; 3] = ["engine=move", "engine=marker", "engine=mprotect"];
 /// Blocks of one page that fill a span.
 const SLOTS: usize = 255;
 
@@ -36,8 +36,10 @@ fn addresses_stay_dead_until_the_quarantine_is_full_and_then_the_oldest_come_fir
         assert_eq!(dead.iter().collect::<BTreeSet<_>>().len(), 17, "{engine}: 34 MiB without a reuse");
         assert!(dead.windows(2).all(|pair| pair[1] == pair[0] + 1), "{engine}: addresses are used in order");
         assert_eq!(world.guard.stats().map(|stats| stats.quarantined_bytes), Some(34 << 20));
+        // Under engine move the last free has taken one more fresh span, for its page to move to.
+        let ahead = usize::from(engine == "engine=move");
         let again = use_up(world, 8);
-        assert_eq!(again, dead[..8], "{engine}: the oldest first");
+        assert_eq!(again[ahead..], dead[..8 - ahead], "{engine}: the oldest first");
         for span in &dead[8..] {
             world.expect_traps(span * SPAN, SPAN, true);
         }
@@ -158,7 +160,8 @@ fn a_second_free_long_after_says_that_the_record_is_gone() {
 
 #[test]
 fn a_large_run_is_split_when_small_blocks_need_its_front() {
-    for engine in ENGINES {
+    // Under engine move small blocks have memory of their own kind.
+    for engine in &ENGINES[1..] {
         let world = World::new(&format!("{engine},quarantine=32M"));
         let large = world.block(30 << 20, 8);
         world.free(large, 30 << 20, 8);

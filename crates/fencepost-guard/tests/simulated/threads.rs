@@ -21,7 +21,7 @@ fn on_thread<R: Send + 'static>(world: World, work: impl FnOnce() -> R + Send + 
 
 #[test]
 fn blocks_are_freed_by_other_threads() {
-    for engine in ["engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
         let world = World::new(engine);
         let (give, take) = mpsc::channel::<(usize, usize, u8)>();
         let freer = std::thread::spawn(move || {

@@ -41,7 +41,7 @@ fn exit_ends_with_the_status() {
 
 #[test]
 fn continue_steps_over_and_tells_each_error_once() {
-    for engine in ["engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
         let world = World::new(engine);
         let address = world.block(24, 8);
         for _ in 0..3 {
@@ -59,7 +59,7 @@ fn continue_steps_over_and_tells_each_error_once() {
 
 #[test]
 fn a_page_that_cannot_be_opened_ends_the_process() {
-    for engine in ["engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
         let world = World::new(engine);
         let address = world.block(24, 8);
         world.sim().fail_from(1);

@@ -34,6 +34,7 @@ impl Memory for Host {
         Offers {
             guard_markers: probe::markers(),
             vectored: probe::vectored().is_some(),
+            missing: probe::missing(),
             mappings_max: limits::mappings_max(),
             mappings_now: limits::mappings_now(),
         }

@@ -15,6 +15,8 @@
 //! | `proc` | `/proc` were not mounted |
 //! | `keys` | the processor had no protection keys |
 //! | `steps` | single steps raised no signal (as under a debugger) |
+//! | `userfaultfd` | the kernel had no userfaultfd, or a filter forbade it |
+//! | `move` | userfaultfd could not move pages (before 6.8) |
 
 mod chain;
 #[cfg(target_arch = "aarch64")]
@@ -46,6 +48,7 @@ mod signals;
 mod stack;
 mod step;
 mod threads;
+mod userfault;
 mod word;
 #[cfg(target_arch = "aarch64")]
 #[path = "xstate_aarch64.rs"]

@@ -6,13 +6,13 @@
 //! `rt_sigprocmask(SIG_BLOCK, page)`, which copies 8 bytes in before anything else and, since the pages used here
 //! are zero, changes nothing. It takes no descriptor, and no filter forbids it.
 
-use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use super::environment::environment;
 use super::memory::{MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, advise, advise_each};
 use super::raw::{map, syscall, unmap};
-use super::{read, threads};
-use crate::{Range, VmResult};
+use super::{read, threads, userfault};
+use crate::{MissingOffer, Range, VmResult};
 
 /// What a test can have treated as missing.
 #[derive(Clone, Copy)]
@@ -23,11 +23,15 @@ pub(super) enum Feature {
     Proc = 8,
     Keys = 16,
     Steps = 32,
+    Userfault = 64,
+    Move = 128,
 }
 
 static DENIED: AtomicU32 = AtomicU32::new(0);
 static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
 static MARKERS: AtomicBool = AtomicBool::new(false);
+/// What was proved of missing pages: the number of the [`MissingOffer`].
+static MISSING: AtomicU8 = AtomicU8::new(0);
 /// The descriptor number that means "this process" to a vectored call; 0 while there is none.
 static VECTORED: AtomicIsize = AtomicIsize::new(0);
 
@@ -83,15 +87,13 @@ pub(super) fn probe() {
     threads::prepare();
     read::prove();
     MARKERS.store(false, Ordering::Relaxed);
+    MISSING.store(MissingOffer::Nothing as u8, Ordering::Relaxed);
     forget_vectored();
-    if denied(Feature::Markers) {
-        return;
-    }
     let page = page_size();
     let Some(len) = page.checked_mul(4) else { return };
     let Ok(base) = map(0, len, libc::PROT_READ | libc::PROT_WRITE, 0) else { return };
     let page_at = |index: usize| Range { start: base.wrapping_add(index.wrapping_mul(page)), len: page };
-    if prove_markers(page_at(1), page_at(2)).unwrap_or(false) {
+    if !denied(Feature::Markers) && prove_markers(page_at(1), page_at(2)).unwrap_or(false) {
         MARKERS.store(true, Ordering::Relaxed);
         let proven = |own: &isize| prove_vectored(*own, &[page_at(1), page_at(3)]).unwrap_or(false);
         if !denied(Feature::Vectored)
@@ -100,6 +102,27 @@ pub(super) fn probe() {
             VECTORED.store(own, Ordering::Relaxed);
         }
     }
+    prove_missing(page);
+    // SAFETY: the mapping was made above, and nothing refers to it. Failure would leave four unused pages.
+    let _ = unsafe { unmap(base, len) };
+}
+
+/// What was proved of missing pages.
+pub(super) fn missing() -> MissingOffer {
+    match MISSING.load(Ordering::Relaxed) {
+        2 => MissingOffer::Moves,
+        1 => MissingOffer::Copies,
+        _ => MissingOffer::Nothing,
+    }
+}
+
+/// On pages that nobody has touched, which is what missing means.
+fn prove_missing(page: usize) {
+    let Some(len) = page.checked_mul(4) else { return };
+    let Ok(base) = map(0, len, libc::PROT_READ | libc::PROT_WRITE, 0) else { return };
+    let page_at = |index: usize| Range { start: base.wrapping_add(index.wrapping_mul(page)), len: page };
+    let offer = userfault::prove(&[page_at(0), page_at(2), page_at(3)], readable);
+    MISSING.store(offer as u8, Ordering::Relaxed);
     // SAFETY: the mapping was made above, and nothing refers to it. Failure would leave four unused pages.
     let _ = unsafe { unmap(base, len) };
 }
@@ -114,6 +137,8 @@ fn parse_denied(list: &[u8]) -> u32 {
                 b"proc" => Feature::Proc as u32,
                 b"keys" => Feature::Keys as u32,
                 b"steps" => Feature::Steps as u32,
+                b"userfaultfd" => Feature::Userfault as u32,
+                b"move" => Feature::Move as u32,
                 _ => 0,
             }
     })

@@ -37,12 +37,41 @@ impl State {
     }
 
     /// Counts a call that may fail, and fails it if that was asked for.
-    fn begin(&mut self) -> VmResult {
+    pub(super) fn begin(&mut self) -> VmResult {
         self.calls = self.calls.wrapping_add(1);
         match self.fail {
             Some((at, rest)) if self.calls == at || (rest && self.calls > at) => Err(VmError::OutOfMemory),
             _ => Ok(()),
         }
+    }
+
+    /// The pages of a range, as runs.
+    pub(super) fn within(&self, range: Range) -> Vec<(Range, Option<Page>)> {
+        self.space.within(range)
+    }
+
+    /// Changes pages in a way that makes no mapping.
+    pub(super) fn update(&mut self, range: Range, change: impl FnMut(Page) -> Page) {
+        if range.len > 0 {
+            self.space.update(range, usize::MAX, change);
+        }
+    }
+
+    fn update_all(&mut self, change: impl Fn(Page) -> Page) {
+        let all: Vec<_> = self.space.taken().map(|(range, _)| range).collect();
+        for range in all {
+            self.update(range, &change);
+        }
+    }
+
+    /// Ends every registration. What nobody put there comes at first use from here on.
+    pub(super) fn unregister_all(&mut self) {
+        self.update_all(|page| Page { registered: false, ..page });
+    }
+
+    /// Marks every page as shared with a child.
+    pub(super) fn share_all(&mut self) {
+        self.update_all(|page| Page { shared: page.present, ..page });
     }
 
     fn violation(&mut self, call: &str, range: Range, what: &str) {
@@ -275,6 +304,7 @@ impl Memory for Sim {
         Offers {
             guard_markers: self.options.markers,
             vectored: self.options.vectored,
+            missing: self.options.missing,
             mappings_max: self.options.mappings_max,
             mappings_now: self.mappings().wrapping_add(self.options.mappings_other),
         }
@@ -349,8 +379,9 @@ impl Memory for Sim {
     }
 
     unsafe fn discard(&self, range: Range) -> VmResult {
-        let _state = self.begin("discard", range, Needs::Committed)?;
+        let mut state = self.begin("discard", range, Needs::Committed)?;
         zero(range);
+        state.update(range, |page| Page { present: false, shared: false, ..page });
         Ok(())
     }
 
@@ -375,10 +406,14 @@ impl Memory for Sim {
     }
 
     unsafe fn populate(&self, range: Range) -> VmResult {
-        let state = self.begin("populate", range, Needs::Committed)?;
+        let mut state = self.begin("populate", range, Needs::Committed)?;
         let usable =
             |(_, page): &(Range, Option<Page>)| page.is_some_and(|page| page.state() == PageState::Committed);
-        if state.space.within(range).iter().all(usable) { Ok(()) } else { Err(BAD_ADDRESS) }
+        if !state.space.within(range).iter().all(usable) {
+            return Err(BAD_ADDRESS);
+        }
+        state.update(range, |page| Page { present: true, ..page });
+        Ok(())
     }
 
     unsafe fn no_huge_pages(&self, range: Range) -> VmResult {

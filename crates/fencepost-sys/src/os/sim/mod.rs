@@ -13,6 +13,7 @@
 
 mod faults;
 mod memory;
+mod missing;
 mod output;
 mod pages;
 mod space;
@@ -26,7 +27,7 @@ use std::vec::Vec;
 
 pub use space::PageState;
 
-use crate::{Platform, Steps};
+use crate::{MissingOffer, Platform, Steps};
 
 /// What a simulated system is like.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,8 @@ pub struct SimOptions {
     pub markers: bool,
     /// Whether several ranges may be given in one call.
     pub vectored: bool,
+    /// What there is of missing pages.
+    pub missing: MissingOffer,
     /// The most mappings, those that are not the runtime's included.
     pub mappings_max: Option<usize>,
     /// Mappings that are not the runtime's.
@@ -56,6 +59,7 @@ impl SimOptions {
             page_size: 4096,
             markers: true,
             vectored: true,
+            missing: MissingOffer::Moves,
             mappings_max: Some(65530),
             mappings_other: 40,
             available: Some(16 << 30),
@@ -78,6 +82,7 @@ type Variable = (Box<[u8]>, &'static [u8]);
 pub struct Sim {
     options: SimOptions,
     memory: Mutex<memory::State>,
+    missing: Mutex<missing::State>,
     threads: Mutex<threads::State>,
     output: Mutex<output::State>,
     faults: Mutex<faults::State>,
@@ -96,6 +101,7 @@ impl Sim {
         Sim {
             options,
             memory: Mutex::new(memory::State::new(options.available)),
+            missing: Mutex::new(missing::State::new()),
             threads: Mutex::new(threads::State::new()),
             output: Mutex::new(output::State::new()),
             faults: Mutex::new(faults::State::new()),

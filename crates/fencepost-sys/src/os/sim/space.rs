@@ -14,6 +14,8 @@ pub enum PageState {
     Committed,
     /// Committed, with a guard marker: traps.
     Guarded,
+    /// Committed and registered, and no page is there: traps.
+    Missing,
     /// Committed, and a write traps.
     ReadOnly,
     /// Committed, its content kept, and every access traps.
@@ -28,16 +30,30 @@ pub(super) struct Page {
     pub(super) committed: bool,
     pub(super) guarded: bool,
     pub(super) protection: Protection,
+    /// Traps while no page is there.
+    pub(super) registered: bool,
+    /// A page is there; means something for registered memory only.
+    pub(super) present: bool,
+    /// Shared with a process that was forked.
+    pub(super) shared: bool,
 }
 
 /// A page that is taken and nothing else.
-pub(super) const RESERVED: Page = Page { committed: false, guarded: false, protection: Protection::None };
+pub(super) const RESERVED: Page = Page {
+    committed: false,
+    guarded: false,
+    protection: Protection::None,
+    registered: false,
+    present: false,
+    shared: false,
+};
 
 impl Page {
     pub(super) fn state(self) -> PageState {
         match (self.committed, self.guarded, self.protection) {
             (false, ..) => PageState::Reserved,
             (true, true, _) => PageState::Guarded,
+            (true, false, _) if self.registered && !self.present => PageState::Missing,
             (true, false, Protection::None) => PageState::NoAccess,
             (true, false, Protection::Read) => PageState::ReadOnly,
             (true, false, Protection::ReadWrite) => PageState::Committed,
@@ -62,8 +78,8 @@ impl Space {
         Space { runs: BTreeMap::new(), mappings: 0 }
     }
 
-    /// Mappings that a kernel would have for these pages: neighbours with the same protection share one, and guard
-    /// markers are not seen.
+    /// Mappings that a kernel would have for these pages: neighbours with the same protection share one if both or
+    /// neither are registered, and guard markers are not seen.
     pub(super) fn mappings(&self) -> usize {
         self.mappings
     }
@@ -203,14 +219,14 @@ impl RetainOutside for BTreeMap<usize, Run> {
 
 /// Mappings in a row of runs.
 fn count_mappings(runs: &[(Range, Option<Page>)]) -> usize {
-    let mut last: Option<(usize, Protection)> = None;
+    let mut last: Option<(usize, Protection, bool)> = None;
     let mut count = 0usize;
     for (part, page) in runs {
         if let Some(page) = page {
-            if last != Some((part.start, page.protection)) {
+            if last != Some((part.start, page.protection, page.registered)) {
                 count = count.wrapping_add(1);
             }
-            last = Some((part.end(), page.protection));
+            last = Some((part.end(), page.protection, page.registered));
         }
     }
     count

@@ -102,6 +102,7 @@ fn the_table_agrees_with_a_plain_one() {
             committed: true,
             guarded: draw(2) == 0,
             protection: [Protection::None, Protection::Read, Protection::ReadWrite][draw(3)],
+            ..RESERVED
         };
         let new = [None, Some(RESERVED), Some(page)][draw(3)];
         let limit = draw(12);

@@ -1,0 +1,274 @@
+//! Engine *move*: pages that are missing trap, and a freed block's page moves to the slot that is handed out next.
+//!
+//! ```text
+//!   freed            handed out            ready             missing
+//! | (missing) |G| block, block, ... |G| page, page |G| ...................... |
+//!        \_________________________________________/^ the page moves here
+//! ```
+//!
+//! A guard page is one that nobody ever puts there: it costs nothing. A thread's current span of a kind has `used` slots
+//! handed out and `ready` ones that have their pages; what lies between is the *ring* of ready pages. A free moves its
+//! page to slot `ready`; an allocation takes slot `used`, and where the ring is empty has a page put there as a copy of
+//! the redzone pattern. So in a steady program malloc makes no system call and free makes one, which closes the old
+//! address and opens the next.
+//!
+//! Invariants:
+//! - only a thread itself changes `used` and `ready` of its spans, and not from a signal handler that interrupted it there;
+//! - the bytes of a ready page are the redzone pattern, but for a range that the slot's record keeps (`Slot::stale`);
+//! - whatever the kernel refuses, the old address traps: what does not move is dropped. What a slot needs and cannot have
+//!   is served by the engine for lazy memory. Each refusal is counted by its reason.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use fencepost_record::Unguarded;
+use fencepost_sys::{MISSING_ERRORS, MissingError, MissingOffer, Partly, Platform, Range};
+
+use crate::engine::Engine;
+use crate::geometry::align_down;
+use crate::runtime::{Guard, Setup};
+use crate::span::{Span, Zone};
+use crate::threads::ThreadState;
+
+/// Pages that a thread keeps ready of a kind. Slots opened ahead do not trap, so these are few; enough for a program that
+/// frees and allocates by turns.
+const RING_PAGES: usize = 32;
+/// How often a page is put in place anew after something was in its way.
+const TRIES: u32 = 4;
+
+/// The state of the engine.
+pub(crate) struct Moving {
+    /// What userfaultfd gave: the number of the [`MissingOffer`].
+    offer: AtomicU32,
+    /// Whether it is lost for good: new spans are lazy memory.
+    broken: AtomicU32,
+    /// Whether the loss was said.
+    said: AtomicU32,
+    /// How often the right was taken again, children of a fork not counted.
+    renewed: AtomicU64,
+    /// Pages that were not put in place or not moved, by reason.
+    refused: [AtomicU64; MISSING_ERRORS],
+}
+
+impl Moving {
+    pub(crate) const fn new() -> Self {
+        Moving {
+            offer: AtomicU32::new(MissingOffer::Nothing as u32),
+            broken: AtomicU32::new(0),
+            said: AtomicU32::new(0),
+            renewed: AtomicU64::new(0),
+            refused: [const { AtomicU64::new(0) }; MISSING_ERRORS],
+        }
+    }
+
+    /// Remembers what userfaultfd gave at the start.
+    pub(crate) fn began(&self, offer: MissingOffer) {
+        self.offer.store(offer as u32, Ordering::Relaxed);
+    }
+
+    /// Where new spans for small slots are to lie.
+    pub(crate) fn zone(&self) -> Zone {
+        let works = self.offer.load(Ordering::Relaxed) != MissingOffer::Nothing as u32
+            && self.broken.load(Ordering::Relaxed) == 0;
+        if works { Zone::Missing } else { Zone::Lazy }
+    }
+
+    /// Where small slots lie as long as nothing goes wrong.
+    pub(crate) fn zone_of_choice(&self, setup: &Setup) -> Zone {
+        if setup.engine() == Engine::Move { Zone::Missing } else { Zone::Lazy }
+    }
+
+    fn moves(&self) -> bool {
+        self.offer.load(Ordering::Relaxed) == MissingOffer::Moves as u32
+    }
+
+    fn count(&self, why: MissingError) {
+        if let Some(count) = self.refused.get(why.number()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Refusals so far.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refused.iter().fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
+    }
+}
+
+impl<P: Platform> Guard<P> {
+    /// Gives a slot that is to be handed out its pages, as a copy of the redzone pattern.
+    pub(crate) fn put_slot(&self, setup: &Setup, data: Range) -> Result<(), Unguarded> {
+        let mut done = 0usize;
+        for _ in 0..TRIES {
+            let rest = Range { start: data.start.wrapping_add(done), len: data.len.wrapping_sub(done) };
+            // SAFETY: the slot is this thread's next one, which nobody uses; the template is as long as the longest slot.
+            let put = unsafe { self.platform.put_missing(rest, setup.patterns.template()) };
+            let Err(Partly { done: more, why }) = put else { return Ok(()) };
+            done = done.wrapping_add(more);
+            self.moving.count(why);
+            match why {
+                MissingError::Busy => {}
+                // A page that a program was given after a report, or that came while nothing trapped.
+                MissingError::Taken => self.drop_rest(data, done),
+                MissingError::Lost if self.renew() => {}
+                MissingError::Lost => break,
+                MissingError::Denied => {
+                    self.give_up_moving("userfaultfd is not allowed any more");
+                    break;
+                }
+                _ => break,
+            }
+        }
+        self.drop_rest(data, 0);
+        Err(Unguarded::Kernel)
+    }
+
+    /// Makes what is left of a range missing.
+    fn drop_rest(&self, data: Range, done: usize) {
+        let rest = Range { start: data.start.wrapping_add(done), len: data.len.wrapping_sub(done) };
+        // SAFETY: the callers own the range, which holds no block (any more).
+        if rest.len != 0 && unsafe { self.platform.drop_pages(rest) }.is_err() {
+            // It stays open: an access to it goes unseen, and the summary counts it.
+            self.heap.fallbacks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes the pages of a small block that is being freed, by moving them to this thread's next slot where that is
+    /// possible. `stale` is the part of them that does not hold the redzone pattern.
+    pub(crate) fn close_slot(
+        &self,
+        setup: &Setup,
+        state: Option<&ThreadState>,
+        pages: usize,
+        data: Range,
+        stale: Range,
+    ) {
+        let target = state.filter(|_| self.moving.moves()).and_then(|state| self.target(setup, state, pages));
+        let Some((index, span)) = target else { return self.drop_rest(data, 0) };
+        let number = span.ready.load(Ordering::Relaxed) as usize;
+        let to = self.data_of_small(setup, index, pages, number);
+        let Some(slot) = self.heap.slot(index, number) else { return self.drop_rest(data, 0) };
+        // SAFETY: the block is being freed and its pages are ours; slot `ready` of this thread's own span is missing.
+        match unsafe { self.platform.move_pages(data, to.start) } {
+            Ok(()) => {
+                let offset = stale.start.wrapping_sub(data.start);
+                slot.set_stale(Range { start: to.start.wrapping_add(offset), len: stale.len });
+                span.ready.store(u32::try_from(number.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
+            }
+            Err(partly) => self.close_what_stayed(data, to, partly),
+        }
+    }
+
+    #[cold]
+    fn close_what_stayed(&self, data: Range, to: Range, partly: Partly) {
+        self.moving.count(partly.why);
+        match partly.why {
+            MissingError::Lost => {
+                // Where it cannot be had again, pages that are dropped come back at the next access, as zeros.
+                let renewed = self.renew();
+                let _ = renewed;
+            }
+            // Other calls of its kind may still work.
+            MissingError::Denied => self.moving.offer.store(MissingOffer::Copies as u32, Ordering::Relaxed),
+            MissingError::Taken => self.drop_rest(to, partly.done),
+            _ => {}
+        }
+        self.drop_rest(Range { len: partly.done, ..to }, 0);
+        self.drop_rest(data, partly.done);
+    }
+
+    /// This thread's span of a kind, if its ring has room; a new one if the thread has used up the last.
+    fn target(&self, setup: &Setup, state: &ThreadState, pages: usize) -> Option<(usize, &'static Span)> {
+        let word = state.spans.get(pages)?;
+        let index = match (word.load(Ordering::Relaxed) as usize).checked_sub(1) {
+            Some(index) => index,
+            // A thread that only frees what others allocate keeps no pages.
+            None if state.batches.get(pages)?.load(Ordering::Relaxed) == 0 => return None,
+            None => self.next_span(setup, state, pages).ok()?,
+        };
+        let span = self.heap.span(index)?;
+        let ready = span.ready.load(Ordering::Relaxed);
+        let kept = (ready.wrapping_sub(span.used.load(Ordering::Relaxed)) as usize).saturating_mul(pages);
+        let room = (ready as usize) < setup.geometry().slots_per_span(pages) && kept < RING_PAGES;
+        (room && span.zone() == Zone::Missing).then_some((index, span))
+    }
+
+    /// Takes the right to work on missing pages again, and registers everything anew; false where that failed.
+    #[cold]
+    fn renew(&self) -> bool {
+        let renewed = self.heap.with_lock(&self.platform, || {
+            // Another thread may have been faster.
+            self.platform.has_missing() || self.take_again()
+        });
+        if renewed {
+            self.moving.renewed.fetch_add(1, Ordering::Relaxed);
+            if self.moving.said.swap(1, Ordering::Relaxed) == 0 {
+                self.complain(format_args!(
+                    "the program closed the descriptor that guards its memory: it was opened again, and what was touched meanwhile went unseen"
+                ));
+            }
+        } else {
+            self.give_up_moving("its descriptor was closed and could not be opened again");
+        }
+        renewed
+    }
+
+    /// The caller holds the heap's lock, or is alone.
+    fn take_again(&self) -> bool {
+        match self.platform.open_missing() {
+            Ok(_) => self.heap.register_all(&self.platform),
+            Err(_) => false,
+        }
+    }
+
+    /// In a child after a fork, which inherits neither the registration nor the right to use the descriptor.
+    pub(crate) fn moving_after_fork(&self) {
+        if self.moving.zone() != Zone::Missing {
+            return;
+        }
+        self.platform.close_inherited();
+        if !self.take_again() {
+            self.give_up_moving("a child process could not open a descriptor of its own");
+        }
+    }
+
+    /// From here on new spans are lazy memory. Says so once.
+    #[cold]
+    fn give_up_moving(&self, why: &str) {
+        if self.moving.broken.swap(1, Ordering::Relaxed) == 0 {
+            self.complain(format_args!(
+                "engine=move has stopped ({why}): new blocks are guarded in another way, and accesses beside older ones may go unseen"
+            ));
+        }
+    }
+
+    /// The engine that closes the pages of a span.
+    pub(crate) fn engine_at(&self, setup: &Setup, index: usize) -> Engine {
+        setup.heap.engine_in(self.heap.span(index).map_or(Zone::Lazy, Span::zone))
+    }
+
+    /// Puts a page of zeros where a live block has none: the program dropped it (`MADV_DONTNEED`), and expects zeros. Runs
+    /// in the fault handler, which looks a second time before it believes an error there.
+    pub(crate) fn put_back(&self, setup: &Setup, address: usize) {
+        if self.heap.zone_of(address) == Zone::Missing {
+            // If the page cannot be put there, the second look reports the fault.
+            let put = self.open_heap_page(setup, address);
+            let _ = put;
+        }
+    }
+
+    /// Puts a page of zeros at an address of the heap, or opens it whatever way it is closed, for good.
+    pub(crate) fn open_heap_page(&self, setup: &Setup, address: usize) -> bool {
+        let page = setup.geometry().page();
+        let range = Range { start: align_down(address, page), len: page };
+        if self.heap.zone_of(address) == Zone::Lazy {
+            // SAFETY: the page is one of the heap's, and the program goes on with it.
+            return unsafe { setup.heap.lazy.give_up(&self.platform, range) }.is_ok();
+        }
+        // SAFETY: as above; the page of zeros is readable.
+        match unsafe { self.platform.put_missing(range, setup.patterns.zeros()) } {
+            Ok(()) | Err(Partly { why: MissingError::Taken, .. }) => true,
+            // Without the registration nothing traps there.
+            Err(Partly { why: MissingError::Lost | MissingError::Borrowed, .. }) => true,
+            Err(_) => false,
+        }
+    }
+}
