@@ -18,6 +18,7 @@ mod missing;
 mod os;
 mod pages;
 mod platform;
+mod range;
 mod stepping;
 
 pub use missing::{MISSING_ERRORS, Missing, MissingError, MissingOffer, Partly};
@@ -29,7 +30,6 @@ pub use os::sim;
 #[cfg(target_os = "linux")]
 pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_this_object};
 pub use pages::{Limit, Pages, Wish};
-pub use platform::{
-    Fault, Faults, Memory, Offers, Output, Platform, Protection, Range, Threads, VmError, VmResult,
-};
+pub use platform::{Fault, Faults, Memory, Offers, Output, Platform, Protection, Threads, VmError, VmResult};
+pub use range::Range;
 pub use stepping::{AfterStep, OnFault, OnStep, Stepping, Steps, Verdict};

@@ -9,7 +9,7 @@ use core::sync::atomic::AtomicU32;
 use fencepost_record::{Module, Registers};
 
 use crate::stepping::{OnFault, Stepping};
-use crate::{Missing, MissingOffer};
+use crate::{Missing, MissingOffer, Range};
 
 /// Why a call to the system failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,34 +37,6 @@ impl core::fmt::Display for VmError {
 
 /// Result of a call to the system.
 pub type VmResult<T = ()> = Result<T, VmError>;
-
-/// A range of addresses, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Range {
-    /// First address.
-    pub start: usize,
-    /// Length in bytes.
-    pub len: usize,
-}
-
-impl Range {
-    /// One past the last address.
-    pub const fn end(self) -> usize {
-        self.start.wrapping_add(self.len)
-    }
-
-    /// What two ranges have in common; empty when they do not meet.
-    pub const fn meet(self, other: Range) -> Range {
-        let start = if self.start > other.start { self.start } else { other.start };
-        let end = if self.end() < other.end() { self.end() } else { other.end() };
-        Range { start, len: end.saturating_sub(start) }
-    }
-
-    /// Whether an address lies within.
-    pub const fn contains(self, address: usize) -> bool {
-        address.wrapping_sub(self.start) < self.len
-    }
-}
 
 /// What a page lets a program do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

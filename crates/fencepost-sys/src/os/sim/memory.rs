@@ -14,7 +14,7 @@ const BAD_ADDRESS: VmError = VmError::Other(14);
 
 /// The memory of one instance.
 pub(super) struct State {
-    space: Space,
+    pub(super) space: Space,
     /// What was given by one call and not given back.
     reservations: Vec<Range>,
     violations: Vec<String>,
@@ -43,35 +43,6 @@ impl State {
             Some((at, rest)) if self.calls == at || (rest && self.calls > at) => Err(VmError::OutOfMemory),
             _ => Ok(()),
         }
-    }
-
-    /// The pages of a range, as runs.
-    pub(super) fn within(&self, range: Range) -> Vec<(Range, Option<Page>)> {
-        self.space.within(range)
-    }
-
-    /// Changes pages in a way that makes no mapping.
-    pub(super) fn update(&mut self, range: Range, change: impl FnMut(Page) -> Page) {
-        if range.len > 0 {
-            self.space.update(range, usize::MAX, change);
-        }
-    }
-
-    fn update_all(&mut self, change: impl Fn(Page) -> Page) {
-        let all: Vec<_> = self.space.taken().map(|(range, _)| range).collect();
-        for range in all {
-            self.update(range, &change);
-        }
-    }
-
-    /// Ends every registration. What nobody put there comes at first use from here on.
-    pub(super) fn unregister_all(&mut self) {
-        self.update_all(|page| Page { registered: false, ..page });
-    }
-
-    /// Marks every page as shared with a child.
-    pub(super) fn share_all(&mut self) {
-        self.update_all(|page| Page { shared: page.present, ..page });
     }
 
     fn violation(&mut self, call: &str, range: Range, what: &str) {

@@ -5,6 +5,7 @@ use super::memory::Needs;
 use super::space::{Page, PageState};
 use super::{Sim, lock};
 use crate::{Host, Memory, Missing, MissingError, MissingOffer, Partly, Range, VmError, VmResult};
+use std::vec::Vec;
 
 /// The right to work on missing pages.
 pub(super) struct State {
@@ -12,14 +13,45 @@ pub(super) struct State {
     /// The program's process borrows its parent's memory.
     borrowed: bool,
     /// What the next calls that put or move answer, and after how many bytes.
-    next: std::vec::Vec<Partly>,
+    next: Vec<Partly>,
     /// How often the right was taken.
     opened: usize,
 }
 
 impl State {
     pub(super) const fn new() -> State {
-        State { open: false, borrowed: false, next: std::vec::Vec::new(), opened: 0 }
+        State { open: false, borrowed: false, next: Vec::new(), opened: 0 }
+    }
+}
+
+impl super::memory::State {
+    /// The pages of a range, as runs.
+    pub(super) fn within(&self, range: Range) -> Vec<(Range, Option<Page>)> {
+        self.space.within(range)
+    }
+
+    /// Changes pages in a way that makes no mapping.
+    pub(super) fn update(&mut self, range: Range, change: impl FnMut(Page) -> Page) {
+        if range.len > 0 {
+            self.space.update(range, usize::MAX, change);
+        }
+    }
+
+    fn update_all(&mut self, change: impl Fn(Page) -> Page) {
+        let all: Vec<_> = self.space.taken().map(|(range, _)| range).collect();
+        for range in all {
+            self.update(range, &change);
+        }
+    }
+
+    /// Ends every registration. What nobody put there comes at first use from here on.
+    pub(super) fn unregister_all(&mut self) {
+        self.update_all(|page| Page { registered: false, ..page });
+    }
+
+    /// Marks every page as shared with a child.
+    pub(super) fn share_all(&mut self) {
+        self.update_all(|page| Page { shared: page.present, ..page });
     }
 }
 
