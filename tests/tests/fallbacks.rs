@@ -19,9 +19,14 @@ const OVERRUN: Expected<'static> = Expected {
 #[test]
 fn what_the_kernel_lacks_is_gone_round() {
     let mut wrong = Vec::new();
-    for missing in
-        ["markers", "vectored", "process_vm_readv", "proc", "markers,vectored,process_vm_readv,proc"]
-    {
+    for missing in [
+        "markers",
+        "vectored",
+        "process_vm_readv",
+        "proc",
+        "tables",
+        "markers,vectored,process_vm_readv,proc,tables",
+    ] {
         wrong.extend(OVERRUN.verify(&overrun().environment("FENCEPOST_DENY", missing).run()));
         let ran = victim("use-after-free read 5000 4999 1000").environment("FENCEPOST_DENY", missing).run();
         let dead = Expected {

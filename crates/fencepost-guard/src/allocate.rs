@@ -16,7 +16,7 @@ use crate::calls::INNER_CALL;
 use crate::geometry::{House, Side};
 use crate::limits::{HELD_STEP, LIVE_STEP};
 use crate::options::{Mode, Place};
-use crate::runtime::{Guard, Setup};
+use crate::runtime::{Guard, Setup, Tracing};
 use crate::slot::Act;
 use crate::span::Zone;
 use crate::threads::{BUSY, Counters, ThreadState};
@@ -180,15 +180,21 @@ impl<P: Platform> Guard<P> {
 
     /// Who does what now: this thread, its stack, the time.
     pub(crate) fn act(&self, setup: &Setup, anchor: usize) -> Act {
-        let mut frames = [0u64; FRAMES_MAX];
+        let state = self.thread_if_known();
         let depth = usize::from(setup.options.stack_depth).min(FRAMES_MAX);
-        let kept = match frames.get_mut(..depth) {
-            Some(room) if depth != 0 => (self.hooks.capture)(anchor, room).min(depth),
-            _ => 0,
-        };
-        let trace = self.depot.keep(&self.platform, frames.get(..kept).unwrap_or(&[]));
-        let thread = self.thread_if_known().map_or(0, |state| state.number.load(Ordering::Relaxed));
+        let trace = if depth == 0 { 0 } else { self.trace(state, anchor, depth) };
+        let thread = state.map_or(0, |state| state.number.load(Ordering::Relaxed));
         Act { trace, thread, ms: self.now(setup) }
+    }
+
+    /// Keeps this thread's stack, and gives its number.
+    fn trace(&self, state: Option<&ThreadState>, anchor: usize, depth: usize) -> u32 {
+        let mut tracing = Tracing { anchor, depth, stack: Range::default(), memory: Range::default() };
+        if let Some(state) = state {
+            tracing.stack = state.stack();
+            tracing.memory = self.threads.trace_memory(&self.platform, state, self.hooks.trace_memory);
+        }
+        (self.hooks.trace)(&tracing, &|frames| self.depot.keep(&self.platform, frames))
     }
 
     /// Adds to what this thread holds, and now and then to what all hold.

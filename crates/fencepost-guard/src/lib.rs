@@ -74,5 +74,5 @@ pub use contexts::Door;
 pub use family::{Family, Given};
 pub use free::{Freed, Resize};
 pub use inspect::BlockFacts;
-pub use runtime::{Guard, Hooks, RenderStyle, Rendered};
+pub use runtime::{Guard, Hooks, Keep, RenderStyle, Rendered, Tracing};
 pub use seal::{SealFailure, SealTicket};

@@ -39,6 +39,11 @@ pub struct Hooks {
     /// address `anchor` on the stack are left out; 0 leaves out none. Must not take a lock that an allocation of
     /// the program can hold.
     pub capture: fn(anchor: usize, into: &mut [u64]) -> usize,
+    /// Gives the number under which `keep` keeps this thread's stack, or the number that it gave for the same stack
+    /// before. Called in allocations and frees only, under the same rule.
+    pub trace: fn(&Tracing, keep: Keep<'_>) -> u32,
+    /// Bytes of memory that `trace` wants to have for each thread.
+    pub trace_memory: usize,
     /// The region of the program's own that an address belongs to. Called in the fault handler: must take no lock.
     pub region: fn(address: usize) -> Option<RegionInfo>,
     /// How many such regions there are, and how many bytes they have reserved and committed.
@@ -60,6 +65,23 @@ pub struct Hooks {
     /// Resolves names and renders a report; `None` where names are resolved elsewhere. Runs on a stack of its own,
     /// with its allocations served from a private arena, and may fault or hang without harm.
     pub render: Option<fn(&Record, RenderStyle, &mut Rendered<'_>)>,
+}
+
+/// Keeps a stack, and gives the number that stands for it; 0 when it cannot be kept.
+pub type Keep<'a> = &'a dyn Fn(&[u64]) -> u32;
+
+/// What [`Hooks::trace`] is told of the thread that calls it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tracing {
+    /// Frames below this address on the stack are left out.
+    pub anchor: usize,
+    /// The most frames to keep.
+    pub depth: usize,
+    /// The thread's stack; empty when it is not known.
+    pub stack: Range,
+    /// Memory of this thread's alone, for the hook's own use, zeroed before the first call: either of the size that
+    /// [`Hooks::trace_memory`] asked for, or empty. A thread that ended may have used it before.
+    pub memory: Range,
 }
 
 /// How a report is to look.

@@ -36,6 +36,7 @@ struct Rooms {
     heap: usize,
     arena: usize,
     depot: usize,
+    traces: usize,
     keep_fill_unmapped: bool,
 }
 
@@ -48,6 +49,7 @@ impl Rooms {
             heap: usize::try_from(heap).unwrap_or(usize::MAX),
             arena: 4 << 30,
             depot: 1 << 30,
+            traces: 128 << 20,
             keep_fill_unmapped: true,
         }
     }
@@ -59,6 +61,7 @@ impl Rooms {
             heap: available / 4,
             arena: (available / 8).clamp(16 << 20, 1 << 30),
             depot: (available / 32).clamp(4 << 20, 1 << 30),
+            traces: (available / 64).clamp(1 << 20, 32 << 20),
             keep_fill_unmapped: false,
         }
     }
@@ -212,7 +215,8 @@ impl<P: Platform> Guard<P> {
         setup.report_stack = stack;
         self.depot.start(platform, rooms.depot)?;
         let by_budget = setup.options.mode == Mode::Budget;
-        self.threads.start(platform, by_budget)?;
+        let traces = if self.hooks.trace_memory == 0 { 0 } else { rooms.traces };
+        self.threads.start(platform, by_budget, traces)?;
         if by_budget {
             self.contexts.start(platform)?;
         }

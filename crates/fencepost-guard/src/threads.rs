@@ -120,6 +120,8 @@ pub(crate) struct ThreadState {
     stack_len: AtomicUsize,
     alternate_start: AtomicUsize,
     alternate_len: AtomicUsize,
+    /// Where its memory for tracing stacks lies; 0 when there is none to be had.
+    trace_memory: AtomicUsize,
     /// Next free state: number plus 1.
     next: AtomicU32,
 }
@@ -168,6 +170,9 @@ impl ThreadState {
     }
 }
 
+/// [`ThreadState::trace_memory`] of a thread that has not asked for any.
+const UNASKED: usize = 1;
+
 /// The name of one thread, kept after its end.
 #[repr(C)]
 struct Name {
@@ -182,6 +187,7 @@ pub(crate) struct ThreadTable {
     names: Region,
     /// The fronts of the first [`FRONTS_MAX`] states, where `mode=budget` needs them.
     fronts: Region,
+    trace_memories: Region,
     lock: Lock,
     used: AtomicUsize,
     free: AtomicU32,
@@ -196,6 +202,7 @@ impl ThreadTable {
             states: Region::new(),
             names: Region::new(),
             fronts: Region::new(),
+            trace_memories: Region::new(),
             lock: Lock::new(),
             used: AtomicUsize::new(0),
             free: AtomicU32::new(0),
@@ -204,19 +211,23 @@ impl ThreadTable {
         }
     }
 
-    pub(crate) fn start<M: Memory>(&self, memory: &M, with_fronts: bool) -> VmResult {
+    /// Takes `trace_room` bytes of address space for what threads remember of their stacks; threads beyond that
+    /// remember nothing.
+    pub(crate) fn start<M: Memory>(&self, memory: &M, with_fronts: bool, trace_room: usize) -> VmResult {
         if with_fronts {
             self.fronts.reserve(memory, FRONTS_MAX.wrapping_mul(FRONT_BYTES))?;
         }
         self.states.reserve(memory, STATES_MAX.wrapping_mul(size_of::<ThreadState>()))?;
         self.names.reserve(memory, NAMES.wrapping_mul(size_of::<Name>()))?;
-        self.names.ensure(memory, NAMES.wrapping_mul(size_of::<Name>()))
+        self.names.ensure(memory, NAMES.wrapping_mul(size_of::<Name>()))?;
+        if trace_room == 0 { Ok(()) } else { self.trace_memories.reserve(memory, trace_room) }
     }
 
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.states.release(memory);
         self.names.release(memory);
         self.fronts.release(memory);
+        self.trace_memories.release(memory);
     }
 
     /// A state for this thread; `None` when there are too many.
@@ -240,6 +251,7 @@ impl ThreadTable {
                     let front = self.fronts.range().start.wrapping_add(index.wrapping_mul(FRONT_BYTES));
                     state.front.store(front, Ordering::Relaxed);
                 }
+                state.trace_memory.store(UNASKED, Ordering::Relaxed);
                 state
             }
         };
@@ -270,9 +282,7 @@ impl ThreadTable {
         state.owned.store(0, Ordering::Release);
         state.settle();
         self.absorb(&state.counters);
-        let start = self.states.range().start;
-        let offset = (core::ptr::from_ref(state) as usize).wrapping_sub(start);
-        let index = offset.checked_div(size_of::<ThreadState>()).unwrap_or(0);
+        let index = self.index_of(state);
         state.next.store(self.free.load(Ordering::Relaxed), Ordering::Relaxed);
         self.free.store(u32::try_from(index.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
     }
@@ -347,11 +357,48 @@ impl ThreadTable {
         &self.lock
     }
 
-    /// In a forked child: the other threads do not exist here. Calls `each` with every state they leave behind.
-    pub(crate) fn bury_others(&self, own: usize, each: impl Fn(&ThreadState)) {
+    /// In a forked child: the other threads do not exist here. Calls `each` with every state they leave behind, and says
+    /// whether there was any.
+    pub(crate) fn bury_others(&self, own: usize, each: impl Fn(&ThreadState)) -> bool {
+        let mut any = false;
         for state in self.owned().filter(|state| core::ptr::from_ref(*state) as usize != own) {
             each(state);
             self.give_back_locked(state);
+            any = true;
         }
+        any
+    }
+
+    /// The memory that a thread has for tracing its stacks; empty when there is none for it.
+    pub(crate) fn trace_memory<M: Memory>(&self, memory: &M, state: &ThreadState, bytes: usize) -> Range {
+        match state.trace_memory.load(Ordering::Relaxed) {
+            UNASKED => {
+                let start = self.take_trace_memory(memory, state, bytes).unwrap_or(0);
+                state.trace_memory.store(start, Ordering::Relaxed);
+                Range { start, len: if start == 0 { 0 } else { bytes } }
+            }
+            0 => Range::default(),
+            start => Range { start, len: bytes },
+        }
+    }
+
+    /// It stays with the state, as the state does: threads that come and go use the same again.
+    #[cold]
+    fn take_trace_memory<M: Memory>(&self, memory: &M, state: &ThreadState, bytes: usize) -> Option<usize> {
+        let room = self.trace_memories.range();
+        let pages = crate::geometry::align_up(bytes, memory.page_size())?;
+        let start = self.index_of(state).checked_mul(pages)?;
+        let range = Range { start: room.start.checked_add(start)?, len: pages };
+        if bytes == 0 || range.end() > room.end() {
+            return None;
+        }
+        // SAFETY: the range is this state's part of our own reservation, and was not committed before.
+        unsafe { memory.commit(range) }.ok()?;
+        Some(range.start)
+    }
+
+    fn index_of(&self, state: &ThreadState) -> usize {
+        let offset = (core::ptr::from_ref(state) as usize).wrapping_sub(self.states.range().start);
+        offset.checked_div(size_of::<ThreadState>()).unwrap_or(0)
     }
 }

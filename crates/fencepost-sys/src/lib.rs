@@ -14,6 +14,7 @@
 )]
 
 mod load;
+mod loader;
 mod missing;
 mod os;
 mod pages;
@@ -21,6 +22,7 @@ mod platform;
 mod range;
 mod stepping;
 
+pub use loader::{Code, Loader};
 pub use missing::{MISSING_ERRORS, Missing, MissingError, MissingOffer, Partly};
 pub use os::Host;
 #[cfg(target_os = "linux")]

@@ -8,6 +8,7 @@ use core::sync::atomic::AtomicU32;
 
 use fencepost_record::{Module, Registers};
 
+use crate::loader::Loader;
 use crate::stepping::{OnFault, Stepping};
 use crate::{Missing, MissingOffer, Range};
 
@@ -403,7 +404,7 @@ pub trait Faults {
 }
 
 /// An operating system, as fencepost sees it.
-pub trait Platform: Memory + Threads + Output + Faults + Stepping + Sync + 'static {
+pub trait Platform: Memory + Threads + Output + Loader + Faults + Stepping + Sync + 'static {
     /// Finds out what the system offers by trying it. To be called once, before anything else.
     fn probe(&self);
 

@@ -1,23 +1,51 @@
 //! Walking this thread's stack.
 //!
-//! The walk goes by unwind tables, so that it is right through C code and without frame pointers. In a program built
-//! with `-C force-frame-pointers` the chain of frame pointers is tried first (see `chain`). Either way it runs before
-//! any lock of the runtime is taken, and allocates nothing; the walk by tables may run in the fault handler.
+//! | way | used |
+//! |---|---|
+//! | what this thread remembers of the same stack (`recall`) | first: most stacks come again and again |
+//! | rules made of the unwind tables, each read once (`tables`, `rules`) | where all code on the stack has plain ones |
+//! | the chain of frame pointers (`chain`) | in a program built with `-C force-frame-pointers`, once the unwinder agreed |
+//! | `backtrace`, that is the unwinder of the C runtime | everywhere else, and in the fault handler |
+//!
+//! Every one of them runs before any lock of the runtime is taken, and allocates nothing.
 
 #[cfg(fencepost_frame_pointers)]
 mod chain;
+mod recall;
+mod rules;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use tables::after_fork_of_several;
+
+use fencepost_guard::{Keep, Tracing};
+
+/// Bytes of a thread's own memory that [`trace`] asks for.
+pub(crate) const MEMORY: usize = size_of::<recall::Recall>();
+
+/// Gives the number of this thread's stack, as `keep` numbers stacks.
+pub(crate) fn trace(tracing: &Tracing, keep: Keep<'_>) -> u32 {
+    if let Some(number) = tables::trace(tracing, keep) {
+        return number;
+    }
+    let mut frames = [0u64; fencepost_record::FRAMES_MAX];
+    let room = frames.get_mut(..tracing.depth).unwrap_or_default();
+    let kept = capture(tracing.anchor, room);
+    keep(room.get(..kept).unwrap_or_default())
+}
 
 /// Writes the return addresses of this thread's stack, innermost first, and says how many. Frames younger than the
-/// address `anchor` on the stack are left out; 0 leaves out none.
+/// address `anchor` on the stack are left out; 0 leaves out none. May run in the fault handler.
 pub(crate) fn capture(anchor: usize, into: &mut [u64]) -> usize {
     #[cfg(fencepost_frame_pointers)]
     if anchor != 0 {
         return chain::capture(anchor, into);
     }
-    by_tables(anchor, into)
+    by_unwinder(anchor, into)
 }
 
-fn by_tables(anchor: usize, into: &mut [u64]) -> usize {
+fn by_unwinder(anchor: usize, into: &mut [u64]) -> usize {
     let mut kept = 0usize;
     let mut room = into.iter_mut();
     // SAFETY: the unsynchronised walk needs that no other thread uses the crate's symbol tables at the same time; a

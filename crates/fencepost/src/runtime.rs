@@ -3,13 +3,15 @@
 use fencepost_guard::{Guard, Hooks};
 use fencepost_sys::{AfterStep, Fault, Host, Verdict};
 
-use crate::capture::capture;
+use crate::capture::{self, capture};
 
 /// The runtime.
 pub(crate) static GUARD: Guard<Host> = Guard::new(
     Host::new(),
     Hooks {
         capture,
+        trace: capture::trace,
+        trace_memory: capture::MEMORY,
         region: crate::grown::region,
         regions: crate::grown::totals,
         on_fault,
@@ -49,7 +51,9 @@ extern "C" fn fork_parent() {
 }
 
 extern "C" fn fork_child() {
-    GUARD.fork_child();
+    if GUARD.fork_child() {
+        capture::after_fork_of_several();
+    }
     crate::seals::after_fork();
 }
 

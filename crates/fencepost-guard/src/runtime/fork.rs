@@ -38,14 +38,14 @@ impl<P: Platform> Guard<P> {
         self.leave();
     }
 
-    /// After a fork, in the child, where only this thread exists.
-    pub fn fork_child(&self) {
-        let Some(setup) = self.ready() else { return };
+    /// After a fork, in the child, where only this thread exists. Says whether others did before.
+    pub fn fork_child(&self) -> bool {
+        let Some(setup) = self.ready() else { return false };
         self.open_locks();
         // First of all: until then nothing traps here, and an ioctl would act on the parent.
         self.moving_after_fork();
         let own = self.platform.thread_word();
-        self.threads.bury_others(own, |state| {
+        let others = self.threads.bury_others(own, |state| {
             self.close_waiting(setup, state, Poison::Ignored, &Frames::Here(0));
             Pass::settle_all(state, &self.contexts);
             self.hand_over(state);
@@ -56,6 +56,7 @@ impl<P: Platform> Guard<P> {
         self.reporter.after_fork_in_child(&self.platform);
         self.budget.begin_anew();
         self.leave();
+        others
     }
 
     fn open_locks(&self) {

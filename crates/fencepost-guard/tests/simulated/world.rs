@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use fencepost_guard::{Door, Freed, Guard, Hooks, Placed, RenderStyle, Rendered, Resize};
+use fencepost_guard::{Door, Freed, Guard, Hooks, Keep, Placed, RenderStyle, Rendered, Resize, Tracing};
 use fencepost_record::{AccessType, ErrorKind, Record, Registers, Unguarded};
 use fencepost_sys::sim::{Sim, SimOptions};
 use fencepost_sys::{AfterStep, Fault, Memory, Output, Verdict};
@@ -69,6 +69,12 @@ fn capture(_anchor: usize, into: &mut [u64]) -> usize {
     STACK.with_borrow(|stack| into.iter_mut().zip(stack).map(|(place, frame)| *place = *frame).count())
 }
 
+fn trace(tracing: &Tracing, keep: Keep<'_>) -> u32 {
+    let mut frames = [0; 128];
+    let kept = capture(tracing.anchor, &mut frames[..tracing.depth]);
+    keep(&frames[..kept])
+}
+
 fn region(_: usize) -> Option<fencepost_record::RegionInfo> {
     None
 }
@@ -98,7 +104,7 @@ extern "C" fn fork_parent() {
 }
 
 extern "C" fn fork_child() {
-    current().guard.fork_child();
+    let _others = current().guard.fork_child();
 }
 
 extern "C" fn at_exit() {
@@ -131,6 +137,8 @@ impl World {
     pub fn unstarted(system: SimOptions, options: &str, render: Option<Renderer>) -> World {
         let hooks = Hooks {
             capture,
+            trace,
+            trace_memory: 0,
             region,
             regions,
             on_fault,

@@ -2,14 +2,14 @@
 //!
 //! Even in a program built with frame pointers, C code on the stack may lack them: the chain then skips frames or ends
 //! early. So a chain is followed within the thread's own stack, and the first time this thread sees it, the walk by
-//! tables must give the same addresses, all but the last few at the very start of the thread, which belong to the C
+//! the unwinder must give the same addresses, all but the last few at the very start of the thread, which belong to the C
 //! library. From then on the chain is believed when it comes again *in the same place*: every return address, every
 //! frame's address on the stack. A stack that differs has another frame, which takes room for at least its return
 //! address, so some address in the chain differs as well.
 
 use core::cell::Cell;
 
-use super::by_tables;
+use super::by_unwinder;
 use crate::runtime::GUARD;
 
 /// Chains remembered a thread; a power of two.
@@ -23,7 +23,7 @@ thread_local! {
 
 /// As [`super::capture`], for an `anchor` in this thread's own stack.
 pub(super) fn capture(anchor: usize, into: &mut [u64]) -> usize {
-    let Some((followed, hash)) = follow(anchor, into) else { return by_tables(anchor, into) };
+    let Some((followed, hash)) = follow(anchor, into) else { return by_unwinder(anchor, into) };
     let place = hash as usize % KNOWN;
     let known = CHAINS.with(|chains| chains.get(place).is_some_and(|known| known.get() == hash));
     if known {
@@ -34,7 +34,7 @@ pub(super) fn capture(anchor: usize, into: &mut [u64]) -> usize {
     if let (Some(to), Some(from)) = (chain.get_mut(..followed), into.get(..followed)) {
         to.copy_from_slice(from);
     }
-    let walked = by_tables(anchor, into);
+    let walked = by_unwinder(anchor, into);
     let agree = into.get(..followed) == chain.get(..followed) && walked.saturating_sub(followed) <= RUN_UP;
     if !agree || walked < followed {
         return walked;
@@ -115,7 +115,7 @@ mod tests {
             seen.push(walk(capture));
         }
         let by_chain = seen.pop().unwrap_or_default();
-        (seen.pop().unwrap_or_default(), by_chain, walk(by_tables))
+        (seen.pop().unwrap_or_default(), by_chain, walk(by_unwinder))
     }
 
     #[test]

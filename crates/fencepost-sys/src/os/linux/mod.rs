@@ -17,8 +17,10 @@
 //! | `steps` | single steps raised no signal (as under a debugger) |
 //! | `userfaultfd` | the kernel had no userfaultfd, or a filter forbade it |
 //! | `move` | userfaultfd could not move pages (before 6.8) |
+//! | `tables` | the loader did not tell where unwind tables are: stacks are walked by the language's own unwinder |
 
 mod chain;
+mod code;
 #[cfg(target_arch = "aarch64")]
 #[path = "context_aarch64.rs"]
 mod context;

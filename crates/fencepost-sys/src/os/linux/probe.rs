@@ -25,6 +25,7 @@ pub(super) enum Feature {
     Steps = 32,
     Userfault = 64,
     Move = 128,
+    Tables = 1 << 16,
 }
 
 static DENIED: AtomicU32 = AtomicU32::new(0);
@@ -139,6 +140,7 @@ fn parse_denied(list: &[u8]) -> u32 {
                 b"steps" => Feature::Steps as u32,
                 b"userfaultfd" => Feature::Userfault as u32,
                 b"move" => Feature::Move as u32,
+                b"tables" => Feature::Tables as u32,
                 _ => 0,
             }
     })

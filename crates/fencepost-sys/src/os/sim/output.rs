@@ -6,7 +6,7 @@ use std::vec::Vec;
 use fencepost_record::Module;
 
 use super::{Sim, lock};
-use crate::{Output, VmError, VmResult};
+use crate::{Code, Loader, Output, VmError, VmResult};
 
 /// Standard output and standard error, which are there from the start and have no path.
 const STREAMS: usize = 3;
@@ -133,6 +133,19 @@ impl Output for Sim {
     fn arguments(&self, into: &mut [u8]) -> usize {
         fill(into, b"program\0argument\0")
     }
+}
+
+/// Simulated programs have no code: their tests say what the stacks are.
+impl Loader for Sim {
+    fn code_at(&self, _address: usize, _look: &mut dyn FnMut(&Code)) -> bool {
+        false
+    }
+
+    fn changes(&self) -> Option<u64> {
+        None
+    }
+
+    fn leave_loader_alone(&self) {}
 }
 
 fn fill(into: &mut [u8], from: &[u8]) -> usize {

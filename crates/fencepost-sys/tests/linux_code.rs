@@ -1,0 +1,56 @@
+//! What the loader tells of code: whose it is, where its tables are, and for how long that holds.
+#![cfg(target_os = "linux")]
+#![allow(clippy::disallowed_types, clippy::disallowed_macros, clippy::disallowed_methods)]
+
+use std::ffi::CString;
+use std::process::Command;
+
+use fencepost_sys::{Code, Host, Loader};
+
+fn code_at(address: usize) -> Option<Code> {
+    let mut found = None;
+    let told = Host.code_at(address, &mut |code| found = Some(*code));
+    assert_eq!(told, found.is_some());
+    found
+}
+
+#[test]
+fn what_this_program_needs_stays() {
+    // A function of this program, and one of the C library.
+    for address in [code_at as *const () as usize, libc::qsort as *const () as usize] {
+        let code = code_at(address).expect("it is code");
+        assert!(code.lasting, "{code:?}");
+        assert!(code.segment.contains(code.index.start));
+        assert_eq!(Some(code.changes), Host.changes());
+    }
+}
+
+#[test]
+fn what_is_no_code_is_nobodys() {
+    let local = 0u8;
+    assert_eq!(code_at((&raw const local).addr()), None);
+    assert_eq!(code_at(0), None);
+}
+
+#[test]
+fn what_was_loaded_later_may_go() {
+    let folder = std::env::temp_dir().join(format!("fencepost-code-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (source, library) = (folder.join("later.c"), folder.join("later.so"));
+    std::fs::write(&source, "int later(void) { return 1; }").unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(built.expect("a C compiler, which links this test").success());
+    let path = CString::new(library.to_str().unwrap()).unwrap();
+    let before = Host.changes().unwrap();
+    // SAFETY: the library above does nothing when it is loaded, and nothing of it is used after it is closed.
+    unsafe {
+        let opened = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
+        assert!(!opened.is_null());
+        let code = code_at(libc::dlsym(opened, c"later".as_ptr()).addr()).expect("it is code");
+        assert!(!code.lasting);
+        assert!(code.changes > before);
+        assert_eq!(libc::dlclose(opened), 0);
+        assert!(Host.changes().unwrap() > code.changes);
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
