@@ -200,8 +200,9 @@ fn stacks_of_random_programs_are_walked_and_recalled_rightly() {
             }
         });
         assert_eq!(keeper.left, 0, "there is a rule for all of this code");
-        // At least the second look at each stack is not walked.
-        assert!(keeper.recalled * 2 >= keeper.checked, "{} of {}", keeper.recalled, keeper.checked);
+        // At least the second look at each stack is not walked, unless it has more words than are remembered.
+        let enough = depth > 32 || keeper.recalled * 2 >= keeper.checked;
+        assert!(enough, "{} of {}", keeper.recalled, keeper.checked);
         assert!(keeper.stacks.len() > if depth < 32 { 2 } else { 100 }, "{}", keeper.stacks.len());
     }
 }
