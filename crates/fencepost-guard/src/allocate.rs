@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use fencepost_record::{FRAMES_MAX, Unguarded};
-use fencepost_sys::Platform;
+use fencepost_sys::{Platform, Range};
 
 mod place;
 
@@ -14,9 +14,10 @@ pub(crate) use place::redzones;
 
 use crate::calls::INNER_CALL;
 use crate::geometry::{House, Side};
+use crate::hooks::Tracing;
 use crate::limits::{HELD_STEP, LIVE_STEP};
 use crate::options::{Mode, Place};
-use crate::runtime::{Guard, Setup, Tracing};
+use crate::runtime::{Guard, Setup};
 use crate::slot::Act;
 use crate::span::Zone;
 use crate::threads::{BUSY, Counters, ThreadState};

@@ -7,10 +7,11 @@ use fencepost_record::{Note, RawFrames, Record, Summary, Text, UNGUARDED_REASONS
 use fencepost_sys::Platform;
 
 use crate::budget::is_confused;
+use crate::hooks::{RenderStyle, Rendered};
 use crate::options::{Color, PathText, When};
 use crate::output::Line;
 use crate::report::{CLOSED, Case, Frames, Walk};
-use crate::runtime::{Guard, RenderStyle, Rendered, Setup};
+use crate::runtime::{Guard, Setup};
 use crate::threads::Counters;
 
 /// How long resolving names may take, in milliseconds, before the raw frames are written instead.

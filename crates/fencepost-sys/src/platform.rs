@@ -8,9 +8,7 @@ use core::sync::atomic::AtomicU32;
 
 use fencepost_record::{Module, Registers};
 
-use crate::loader::Loader;
-use crate::stepping::{OnFault, Stepping};
-use crate::{Missing, MissingOffer, Range};
+use crate::{Loader, Missing, MissingOffer, OnFault, Range, Stepping};
 
 /// Why a call to the system failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
