@@ -11,7 +11,6 @@ mod frees;
 mod growing;
 mod handlers;
 mod harness;
-mod moving;
 mod options;
 mod pointers;
 mod preload;

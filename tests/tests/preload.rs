@@ -8,6 +8,8 @@ mod calls;
 mod cwe;
 #[path = "preload/matrix.rs"]
 mod matrix;
+#[path = "preload/others.rs"]
+mod others;
 #[path = "preload/process.rs"]
 mod process;
 #[path = "preload/rules.rs"]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fencepost_report::parse::{self, Line};
+use fencepost_report::parse::{self, Line, StartDocument};
 use fencepost_report::tools::Collection;
 
 use crate::inspect::Facts;
@@ -37,13 +37,17 @@ pub fn read(folder: &Path) -> (Collection, String) {
 
 /// Whether the program itself had a guard, which, and if none, why not.
 pub fn judge(plan: &Plan, facts: &Facts, collection: &Collection, pid: u32) -> (Guard, Option<String>) {
-    let starts = collection.starts.iter().filter(|start| start.pid == pid).count();
+    let mine = collection.starts.iter().filter(|start| start.pid == pid);
+    let starts = mine.clone().filter(|start| start.why_not.is_none()).count();
     let summaries = collection.summaries.iter().filter(|summary| summary.pid == pid);
     let blocks: u64 = summaries.clone().map(|summary| summary.total).sum();
     let reported = collection.findings.iter().any(|finding| finding.document.process.pid == pid);
     let spoke = starts > 0 || summaries.clone().next().is_some() || reported;
     if !spoke {
-        return (Guard::None, Some(why_silent(plan, facts)));
+        // What the program itself said is better than what its file tells.
+        let said =
+            mine.clone().find_map(|start| start.why_not.clone()).filter(|_| facts.own_allocator.is_none());
+        return (Guard::None, Some(said.unwrap_or_else(|| why_silent(plan, facts))));
     }
     if facts.own_runtime {
         return (Guard::Own, None);
@@ -68,6 +72,23 @@ pub fn judge(plan: &Plan, facts: &Facts, collection: &Collection, pid: u32) -> (
         }
         None => (Guard::Preload, None),
     }
+}
+
+/// The programs that `pid` or its children became or started and that were left alone, each with why.
+pub fn left_alone(collection: &Collection, pid: u32) -> Vec<String> {
+    let guarded = |start: &StartDocument| start.pid == pid && start.why_not.is_none();
+    let main_is_guarded = collection.starts.iter().any(guarded);
+    let mut lines: Vec<String> = Vec::new();
+    for start in &collection.starts {
+        let Some(why) = start.why_not.as_ref().filter(|_| start.pid != pid || main_is_guarded) else {
+            continue;
+        };
+        let line = format!("{}, which it started: {why}", start.exe.as_deref().unwrap_or("a program"));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 /// No start line and no summary came back.
@@ -112,6 +133,15 @@ mod tests {
     }
 
     #[test]
+    fn programs_that_were_left_alone_are_named_once() {
+        let child = START.replace(":7", ":8").replace("null}", "\"/bin/x\",\"why_not\":\"it is busy\"}");
+        let mut collection = Collection::new();
+        collection.read("a", &format!("{START}{child}{}", child.replace(":8", ":9")));
+        assert!(collection.problems.is_empty());
+        assert_eq!(left_alone(&collection, 7), ["/bin/x, which it started: it is busy"]);
+    }
+
+    #[test]
     fn only_what_came_back_proves_a_guard() {
         let plan = Plan { preload: Some("lib".into()), ..Plan::default() };
         let own = Facts { own_runtime: true, ..Facts::default() };
@@ -123,6 +153,8 @@ mod tests {
         assert_eq!(judged(&plan, &own, &START.replace(":7", ":8")).0, Guard::None);
         let fixed = Facts { no_preload: Some("it is static".into()), ..Facts::default() };
         assert_eq!(judged(&plan, &fixed, ""), (Guard::None, "it is static".to_owned()));
+        let alone = START.replace("\"strict\"", "null").replace("null}", "null,\"why_not\":\"it is busy\"}");
+        assert_eq!(judged(&plan, &Facts::default(), &alone), (Guard::None, "it is busy".to_owned()));
         let exports = Facts { own_allocator: Some("malloc".into()), ..Facts::default() };
         assert!(judged(&plan, &exports, "").1.contains("malloc of its own"));
     }

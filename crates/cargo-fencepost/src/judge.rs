@@ -145,6 +145,9 @@ fn percent(part: u64, whole: u64) -> String {
 fn unguarded(accounts: &[Account]) -> Vec<String> {
     let mut lines = BTreeSet::new();
     for account in accounts {
+        lines.extend(
+            account.left_alone.iter().map(|line| format!("not guarded: {}: {line}", account.program)),
+        );
         let Some(why) = &account.why else { continue };
         let what = if account.guard == Guard::None { "not guarded" } else { "partly guarded" };
         lines.insert(format!("{what}: {}: {why}", account.program));

@@ -79,6 +79,7 @@ pub fn launch(
         status: status.code(),
         signal: status.signal(),
         unread: collection.problems.len(),
+        left_alone: evidence::left_alone(&collection, pid),
     };
     Ok(Outcome { account, collection, other_lines })
 }

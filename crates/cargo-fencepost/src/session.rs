@@ -122,6 +122,8 @@ pub struct Account {
     pub signal: Option<i32>,
     /// Lines of its reports that could not be read.
     pub unread: usize,
+    /// Programs that it started, or became, and that have no guard, each with why.
+    pub left_alone: Vec<String>,
 }
 
 /// The folder of a session, which goes away with this.

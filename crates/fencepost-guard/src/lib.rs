@@ -51,6 +51,7 @@ mod handler;
 mod heap;
 mod hooks;
 mod inspect;
+mod leaving;
 mod limits;
 mod lock;
 mod moving;

@@ -123,7 +123,7 @@ impl<P: Platform> Guard<P> {
         }
     }
 
-    fn read_options(&self, compiled: &str) -> Options {
+    pub(crate) fn read_options(&self, compiled: &str) -> Options {
         let built_in = options::parse(compiled.as_bytes(), Options::DEFAULT);
         let environment = self.platform.environment(c"FENCEPOST_OPTIONS").unwrap_or(b"");
         let parsed = options::parse(environment, built_in.options);
@@ -173,7 +173,7 @@ impl<P: Platform> Guard<P> {
     /// Takes the right to work on missing pages; where it was there a moment ago and is not now, the next engine serves.
     fn begin_moving(&self, setup: &mut Setup) {
         match self.platform.open_missing() {
-            Ok(offer) => self.moving.began(offer, self.platform.process_id()),
+            Ok(offer) => self.moving.began(offer),
             Err(_) => setup.heap.engine = setup.heap.lazy,
         }
     }

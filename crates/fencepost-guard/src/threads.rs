@@ -38,7 +38,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Counters {
             guarded: AtomicU64::new(0),
             freed: AtomicU64::new(0),
@@ -194,6 +194,8 @@ pub(crate) struct ThreadTable {
     numbers: AtomicU32,
     /// Counts of threads that have no state, and of those that have ended.
     pub(crate) shared: Counters,
+    /// What had been counted before the fork that this process came from.
+    pub(crate) inherited: Counters,
 }
 
 impl ThreadTable {
@@ -208,6 +210,7 @@ impl ThreadTable {
             free: AtomicU32::new(0),
             numbers: AtomicU32::new(0),
             shared: Counters::new(),
+            inherited: Counters::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use fencepost_sys::Platform;
 
 use crate::budget::is_confused;
 use crate::hooks::{RenderStyle, Rendered};
-use crate::options::{Color, PathText, When};
+use crate::options::{Color, Options, PathText, When};
 use crate::output::Line;
 use crate::report::{CLOSED, Case, Frames, Walk};
 use crate::runtime::{Guard, Setup};
@@ -163,16 +163,22 @@ impl<P: Platform> Guard<P> {
         line.end(written)
     }
 
-    /// Says in the machine-readable file that this process has a guard. The file is closed again: nothing of ours
-    /// stays open in a program that has no error.
+    /// Says in the machine-readable file that this process has a guard.
     pub(crate) fn write_start_line(&self, setup: &Setup) {
-        let Some(file) = setup.options.report.and_then(|path| self.open_now(&path)) else { return };
-        let summary = self.summary(setup);
+        let Summary { engine, mode, .. } = self.summary(setup);
+        self.write_start(&setup.options, engine, mode, "");
+    }
+
+    /// Writes the line that a process begins with. The file is closed again: nothing of ours stays open in a program
+    /// that has no error.
+    pub(crate) fn write_start(&self, options: &Options, engine: &str, mode: &str, why_not: &str) {
+        let Some(file) = options.report.and_then(|path| self.open_now(&path)) else { return };
         let mut exe = [0; 256];
         let len = self.platform.executable(&mut exe);
         let exe = Text::<256>::new(exe.get(..len).unwrap_or(&[]));
+        let pid = self.platform.process_id();
         let mut line = Line::new(&self.platform, file);
-        let written = json::start(summary.pid, summary.engine, summary.mode, exe.as_str(), &mut line)
+        let written = json::start(&json::Start { pid, engine, mode, exe: exe.as_str(), why_not }, &mut line)
             .and_then(|()| line.write_str("\n"));
         line.end(written);
         self.platform.close(file);
@@ -219,7 +225,6 @@ impl<P: Platform> Guard<P> {
         for (count, why) in unguarded.iter_mut().zip(Unguarded::ALL) {
             *count = self.unguarded_by(why);
         }
-        let refused = self.moving.refusals();
         let live = guarded.saturating_sub(freed);
         let count = self.reporter.count.load(Ordering::Relaxed);
         let [regions, regions_reserved, regions_committed] = (self.hooks.regions)();
@@ -244,10 +249,7 @@ impl<P: Platform> Guard<P> {
                 .wrapping_add(self.heap.overhead.load(Ordering::Relaxed))
                 .wrapping_add(self.depot.held_bytes()),
             syscalls: self.platform.calls(),
-            fallbacks: refused
-                .iter()
-                .fold(self.heap.fallbacks.load(Ordering::Relaxed), |sum, count| sum.wrapping_add(*count)),
-            refused,
+            fallbacks: self.heap.fallbacks.load(Ordering::Relaxed).wrapping_add(self.moving.refusals()),
             reports: count,
             reports_lost: self.reporter.repeated.load(Ordering::Relaxed),
             stacks_lost: self.depot.lost(),
@@ -263,7 +265,7 @@ impl<P: Platform> Guard<P> {
             return;
         };
         let mut line = Line::new(&self.platform, file);
-        let written = json::summary(&self.summary(setup), &mut line).and_then(|()| line.write_str("\n"));
+        let written = json::summary(&self.account(setup), &mut line).and_then(|()| line.write_str("\n"));
         line.end(written);
     }
 
@@ -280,7 +282,7 @@ impl<P: Platform> Guard<P> {
         };
         if wanted {
             let mut line = Line::new(&self.platform, self.log_file(setup));
-            let written = write!(line, "{}", self.summary(setup));
+            let written = write!(line, "{}", self.account(setup));
             line.end(written);
         }
     }

@@ -7,8 +7,8 @@
 use core::fmt::{self, Write};
 
 use crate::{
-    Block, BlockState, Coverage, FrameView, Frames, Message, Neighbour, Note, REFUSAL_NAMES, Record, Stack,
-    Summary, ThreadInfo, Unguarded, Which, replay,
+    Block, BlockState, Coverage, FrameView, Frames, Message, Neighbour, Note, Record, Stack, Summary,
+    ThreadInfo, Unguarded, Which, replay,
 };
 
 mod writer;
@@ -91,11 +91,6 @@ pub fn summary(summary: &Summary, out: &mut dyn Write) -> fmt::Result {
     json.field("held_bytes")?.number(summary.held_bytes)?;
     json.field("syscalls")?.number(summary.syscalls)?;
     json.field("fallbacks")?.number(summary.fallbacks)?;
-    json.field("refused")?.open('{')?;
-    for (name, count) in REFUSAL_NAMES.iter().zip(summary.refused) {
-        json.field(name)?.number(count)?;
-    }
-    json.close('}')?;
     json.field("reports")?.number(summary.reports)?;
     json.field("reports_lost")?.number(summary.reports_lost)?;
     json.field("stacks_lost")?.number(summary.stacks_lost)?;
@@ -105,12 +100,28 @@ pub fn summary(summary: &Summary, out: &mut dyn Write) -> fmt::Result {
     json.close('}')
 }
 
+/// What a process begins with. Empty texts are not known, or do not apply.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The process.
+    pub pid: u32,
+    /// The engine's name.
+    pub engine: &'a str,
+    /// The mode's name.
+    pub mode: &'a str,
+    /// Path of the executable.
+    pub exe: &'a str,
+    /// Why nothing is guarded, where nothing is.
+    pub why_not: &'a str,
+}
+
 /// Writes the line that a process begins with, without its end: proof that the guard is in place, which a process
 /// that is killed leaves behind as well.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn start(pid: u32, engine: &str, mode: &str, exe: &str, out: &mut dyn Write) -> fmt::Result {
+pub fn start(start: &Start<'_>, out: &mut dyn Write) -> fmt::Result {
+    let Start { pid, engine, mode, exe, why_not } = *start;
     let mut json = Json::new(out);
     json.open('{')?;
     json.field("schema")?.string(START_SCHEMA)?;
@@ -118,6 +129,7 @@ pub fn start(pid: u32, engine: &str, mode: &str, exe: &str, out: &mut dyn Write)
     json.field("engine")?.text(engine)?;
     json.field("mode")?.text(mode)?;
     json.field("exe")?.text(exe)?;
+    json.field("why_not")?.text(why_not)?;
     json.close('}')
 }
 

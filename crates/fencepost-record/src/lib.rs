@@ -41,4 +41,4 @@ pub use record::{
 };
 pub use region::{RegionInfo, RegionPlace};
 pub use string::Text;
-pub use summary::{REFUSAL_NAMES, REFUSALS, Summary, UNGUARDED_REASONS, Unguarded};
+pub use summary::{Summary, UNGUARDED_REASONS, Unguarded};

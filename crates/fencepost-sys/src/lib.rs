@@ -23,14 +23,14 @@ mod range;
 mod stepping;
 
 pub use loader::{Code, Loader};
-pub use missing::{Missing, MissingError, MissingOffer, Partly};
+pub use missing::{MISSING_ERRORS, Missing, MissingError, MissingOffer, Partly};
 pub use os::Host;
 #[cfg(target_os = "linux")]
 pub use os::program;
 #[cfg(any(test, feature = "sim"))]
 pub use os::sim;
 #[cfg(target_os = "linux")]
-pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_this_object};
+pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_library, is_in_this_object};
 pub use pages::{Limit, Pages, Wish};
 pub use platform::{Fault, Faults, Memory, Offers, Output, Platform, Protection, Threads, VmError, VmResult};
 pub use range::Range;

@@ -54,10 +54,12 @@ extern "C" fn fork_child() {
     if GUARD.fork_child() {
         capture::after_fork_of_several();
     }
+    crate::exported::ending::note_process();
     crate::seals::after_fork();
 }
 
 extern "C" fn at_exit() {
+    crate::exported::ending::fall_silent();
     GUARD.at_exit(here());
 }
 

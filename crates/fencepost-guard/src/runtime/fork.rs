@@ -55,6 +55,7 @@ impl<P: Platform> Guard<P> {
         }
         self.reporter.after_fork_in_child(&self.platform);
         self.budget.begin_anew();
+        self.note_inherited();
         self.leave();
         others
     }

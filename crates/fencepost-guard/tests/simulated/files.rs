@@ -3,6 +3,7 @@
 use fencepost_guard::{RenderStyle, Rendered};
 use fencepost_record::{AccessType, Record};
 use fencepost_sys::Verdict;
+use fencepost_sys::sim::SimOptions;
 
 use crate::world::{REPORT, World, current, fault, write_behind};
 
@@ -117,4 +118,29 @@ fn a_process_first_says_that_it_has_a_guard() {
     overflow(world);
     let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
     assert_eq!(text.matches("fencepost-start/1").count(), 1, "said once: {text}");
+}
+
+#[test]
+fn a_child_accounts_for_what_it_allocated_itself() {
+    let world = World::rendering("summary=on", render_nothing);
+    for _ in 0..5 {
+        world.block(24, 8);
+    }
+    world.sim().fork(|| {
+        world.block(24, 8);
+        world.block(24, 8);
+        world.guard.on_leaving();
+        let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
+        assert!(text.contains("\"total\":2,\"guarded\":2,"), "{text}");
+        assert!(text.contains("\"live\":7,"), "and it still has what it took over: {text}");
+    });
+}
+
+#[test]
+fn a_program_that_is_left_alone_says_why() {
+    let world = World::unstarted(SimOptions::new(), "", None);
+    world.guard.decline("it has its own");
+    let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
+    assert!(text.contains("\"engine\":null,\"mode\":null,"), "{text}");
+    assert!(text.trim_end().ends_with("\"why_not\":\"it has its own\"}"), "{text}");
 }

@@ -319,6 +319,9 @@ documents! {
         /// Path of the executable.
         #[serde(deserialize_with = "nullable")]
         exe: Option<String>,
+        /// Why nothing is guarded; none where something is.
+        #[serde(default)]
+        why_not: Option<String>,
     }
 
     /// The account at the end of a run.
@@ -354,8 +357,6 @@ documents! {
         syscalls: u64,
         /// Those that failed and were made good another way.
         fallbacks: u64,
-        /// Of these, pages that engine move could not put in place or move, by reason.
-        refused: BTreeMap<String, u64>,
         /// Errors reported.
         reports: u64,
         /// Errors that could not be kept.

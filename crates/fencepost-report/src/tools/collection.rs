@@ -144,12 +144,23 @@ impl Collection {
     /// Takes in the text of a file; `source` is what to call it when a line cannot be read.
     pub fn read(&mut self, source: &str, text: &str) {
         let last = text.lines().count();
+        // A process that tried in vain to become another program wrote an account before it did: the latest stands.
+        let mut accounts: BTreeMap<u32, usize> = BTreeMap::new();
         for (index, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let number = index.saturating_add(1);
             match parse::parse_line(line, number) {
                 Ok(Line::Report(document)) => self.add(*document, line),
-                Ok(Line::Summary(summary)) => self.summaries.push(summary),
-                Ok(Line::Start(start)) => self.starts.push(start),
+                Ok(Line::Summary(summary)) => {
+                    let place = *accounts.entry(summary.pid).or_insert(self.summaries.len());
+                    match self.summaries.get_mut(place) {
+                        Some(earlier) => *earlier = summary,
+                        None => self.summaries.push(summary),
+                    }
+                }
+                Ok(Line::Start(start)) => {
+                    accounts.remove(&start.pid);
+                    self.starts.push(start);
+                }
                 Err(error) => {
                     let unfinished = number == last && !text.ends_with('\n');
                     self.problems.push(Problem {

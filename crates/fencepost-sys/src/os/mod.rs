@@ -11,7 +11,7 @@ pub mod sim;
 #[cfg(target_os = "linux")]
 pub use linux::program;
 #[cfg(target_os = "linux")]
-pub use linux::{ErrorNumber, Host, LibcHeap, Next, bound, is_in_this_object};
+pub use linux::{ErrorNumber, Host, LibcHeap, Next, bound, is_in_library, is_in_this_object};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

@@ -8,6 +8,7 @@
 //! function's own rules say so; while we stand back, the C library's own function behind ours does the work.
 
 mod buffers;
+pub(crate) mod ending;
 mod heap;
 mod operators;
 mod signals;
@@ -22,6 +23,7 @@ use fencepost_malloc::{Failure, Malloc, Result};
 use fencepost_sys::{ErrorNumber, Host, LibcHeap};
 
 pub use buffers::*;
+pub use ending::*;
 pub use heap::*;
 pub use operators::*;
 pub use signals::*;
@@ -106,6 +108,7 @@ macro_rules! export_libc {
                 _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
                 sigaction signal bsd_signal ssignal sysv_signal __sysv_signal sigprocmask pthread_sigmask
                 pthread_create pthread_setname_np prctl syscall
+                _exit _Exit quick_exit execve execv execvp execvpe execl execlp execle fexecve execveat
                 read __read_chk write pread __pread_chk pwrite pread64 __pread64_chk pwrite64 recv __recv_chk
                 recvfrom __recvfrom_chk send sendto readv preadv preadv2 preadv64 preadv64v2 writev pwritev
                 pwritev2 pwritev64 pwritev64v2 recvmsg sendmsg recvmmsg sendmmsg fread __fread_chk

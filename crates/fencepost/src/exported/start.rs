@@ -7,6 +7,10 @@ use super::MALLOC;
 /// The functions of which one that is not ours means that C++'s blocks come from more than one place.
 const OPERATORS: [&CStr; 4] = [c"_Znwm", c"_Znam", c"_ZdlPv", c"_ZdaPv"];
 
+/// The libraries that define those functions for everybody. Another that does, as one with a copy of C++'s library inside,
+/// may use its own for what it allocates, and leave the freeing to its callers.
+const LIBRARIES: [&str; 3] = ["libstdc++.so", "libc++.so", "libc++abi.so"];
+
 /// Runs when the program is loaded: sees whether the process has ours as its `malloc`, and if so starts the runtime.
 ///
 /// A program that exports an allocator of its own has that one for all its blocks: to guard some of them would mix two
@@ -15,14 +19,22 @@ pub extern "C" fn on_load() {
     let ours = |name: &CStr| fencepost_sys::bound(name).is_none_or(fencepost_sys::is_in_this_object);
     if !ours(c"malloc") || !ours(c"free") {
         MALLOC.stand_back();
+        crate::runtime::GUARD.decline(
+            "malloc is bound to an allocator of the program's own, which is left alone so that no two heaps are mixed",
+        );
         return;
     }
-    if !OPERATORS.into_iter().all(ours) {
+    let standard = |name: &'static CStr| {
+        let behind = fencepost_sys::Next::new(name).address();
+        behind.is_none_or(|address| fencepost_sys::is_in_library(address, &LIBRARIES))
+    };
+    if !OPERATORS.into_iter().all(|name| ours(name) && standard(name)) {
         MALLOC.mix_families();
     }
     super::buffers::prepare();
     super::structures::prepare();
     super::signals::prepare();
+    super::ending::note_process();
     MALLOC.start();
 }
 

@@ -74,6 +74,7 @@ pub unsafe extern "C" fn pthread_setname_np(thread: *mut c_void, name: *const c_
 fn expect_filter() {
     program::expect_filter();
     GUARD.expect_filter();
+    super::ending::fall_silent();
 }
 
 /// `PR_SET_NAME` and `PR_SET_SECCOMP` of prctl(2).

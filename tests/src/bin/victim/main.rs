@@ -9,7 +9,6 @@ mod bounds;
 mod calls;
 mod frees;
 mod growing;
-mod lost;
 mod pointers;
 mod seals;
 mod stacks;
@@ -57,8 +56,6 @@ fn main() {
         "qsort" => calls::qsort_overrun(),
         "fork" => calls::fork_overrun(),
         "two-threads" => calls::two_threads_fault(),
-        "close-all" => lost::overrun_after_close_all(),
-        "raw-clone" => lost::use_after_free_in_raw_clone(),
         _ => {
             eprintln!("victim: no such bug: {name}");
             std::process::exit(2);

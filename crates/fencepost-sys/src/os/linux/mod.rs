@@ -62,7 +62,7 @@ mod xstate;
 use core::ffi::CStr;
 
 use crate::Platform;
-pub use next::{ErrorNumber, LibcHeap, Next, bound, is_in_this_object};
+pub use next::{ErrorNumber, LibcHeap, Next, bound, is_in_library, is_in_this_object};
 
 /// The system this was built for. Has no state of its own: every value is the same one.
 #[derive(Clone, Copy, Debug, Default)]

@@ -61,10 +61,24 @@ pub fn is_in_this_object(address: usize) -> bool {
 
 /// Where the object that holds an address begins.
 fn object_of(address: usize) -> Option<usize> {
+    about(address).map(|found| found.dli_fbase.addr())
+}
+
+/// Whether an address lies in an object whose file name begins with one of `names`.
+pub fn is_in_library(address: usize, names: &[&str]) -> bool {
+    let Some(path) = about(address).map(|found| found.dli_fname).filter(|path| !path.is_null()) else {
+        return false;
+    };
+    // SAFETY: the loader keeps this zero-ended name as long as the object is loaded, and it holds running code.
+    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    names.iter().any(|wanted| name.starts_with(wanted.as_bytes()))
+}
+
+fn about(address: usize) -> Option<libc::Dl_info> {
     let mut found = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
     // SAFETY: dladdr compares the address and fills one Dl_info, for which zeros are valid.
     unsafe { (libc::dladdr(address as *const c_void, found.as_mut_ptr()) != 0).then(|| found.assume_init()) }
-        .map(|found| found.dli_fbase.addr())
 }
 
 /// Where this thread's error number is.

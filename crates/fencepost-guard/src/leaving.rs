@@ -1,0 +1,65 @@
+//! The ends of a process that are no normal exit, and the start of one that is left alone.
+
+use core::sync::atomic::Ordering;
+
+use fencepost_record::{Summary, Unguarded};
+use fencepost_sys::Platform;
+
+use crate::options::When;
+use crate::runtime::{Guard, Setup};
+use crate::threads::Counters;
+
+impl<P: Platform> Guard<P> {
+    /// The process ends at once, by `_exit`: prints the summary. Nothing is verified: a forked child that ends so
+    /// must not pay for all the blocks of its parent.
+    pub fn on_leaving(&self) {
+        if let Some(setup) = self.decided() {
+            self.print_summary(setup);
+        }
+    }
+
+    /// Another program is about to take this one's place: writes the account. Should that fail, a later account of
+    /// this process stands for this one.
+    pub fn on_replacing(&self) {
+        if let Some(setup) = self.decided() {
+            self.write_summary_line(setup);
+        }
+    }
+
+    /// Notes, in the child of a fork, what its parent has counted: that is in the parent's account.
+    pub(crate) fn note_inherited(&self) {
+        let inherited = &self.threads.inherited;
+        inherited.guarded.store(self.threads.sum(Counters::guarded), Ordering::Relaxed);
+        for (counter, why) in inherited.unguarded.iter().zip(Unguarded::ALL) {
+            counter.store(self.unguarded_by(why), Ordering::Relaxed);
+        }
+    }
+
+    /// What this process asked for itself and how much of it was guarded, so that the accounts of a program and its
+    /// children can be added up.
+    pub(crate) fn account(&self, setup: &Setup) -> Summary {
+        let mut summary = self.summary(setup);
+        let before = self.threads.inherited.guarded();
+        summary.guarded = summary.guarded.saturating_sub(before);
+        summary.total = summary.total.saturating_sub(before);
+        for (count, why) in summary.unguarded.iter_mut().zip(Unguarded::ALL) {
+            let before = self.threads.inherited.unguarded_by(why);
+            *count = count.saturating_sub(before);
+            summary.total = summary.total.saturating_sub(before);
+        }
+        summary
+    }
+
+    /// Nothing will be guarded in this process, because `why`: says so where accounts go. For a runtime that has not
+    /// begun, and will not.
+    pub fn decline(&self, why: &str) {
+        if self.has_begun() {
+            return;
+        }
+        let options = self.read_options("");
+        self.write_start(&options, "", "", why);
+        if options.summary == When::On {
+            self.complain(format_args!("nothing is guarded here: {why}"));
+        }
+    }
+}

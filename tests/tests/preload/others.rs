@@ -1,0 +1,53 @@
+//! Who else allocates in a program, and what every process leaves behind.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{built, built_with, preloaded};
+use crate::harness::fail_on;
+
+#[test]
+fn a_program_with_a_malloc_of_its_own_is_left_alone() {
+    let Some(program) = built_with("own_malloc.c", "", &["-rdynamic"]) else { return };
+    let ran = preloaded(program, "").options("summary=on").run();
+    assert_eq!(ran.stdout, "served by the program's own\n");
+    assert_eq!(ran.status.code(), Some(0), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("nothing is guarded here: malloc is bound to an allocator of the program's own")
+    );
+    assert!(ran.summaries.is_empty(), "nothing was guarded, so there is nothing to sum up");
+}
+
+#[test]
+fn a_library_with_operators_of_its_own_mixes_the_families() {
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libmixed.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("c/mixed.cpp");
+    let mut build = Command::new("c++");
+    build.args(["-DLIBRARY", "-shared", "-fPIC", "-fno-builtin", "-Wl,-Bsymbolic", "-o"]);
+    match build.args([&library, &source]).status() {
+        Ok(status) => assert!(status.success(), "the library builds"),
+        Err(error) => return println!("skipped: no C++ compiler: {error}"),
+    }
+    let library = library.to_str().expect("UTF-8");
+    let Some(program) = built_with("mixed.cpp", "", &[library]) else { return };
+    let ran = preloaded(program, "").run();
+    assert_eq!(ran.stdout, "40\n");
+    fail_on(ran.silent(0));
+}
+
+#[test]
+fn every_process_leaves_its_account() {
+    let Some(program) = built("process.c") else { return };
+    let ran = preloaded(program, "execs 5").run();
+    assert_eq!(ran.summaries.len(), 6, "one for each program of the process: {}", ran.stderr);
+    for summary in &ran.summaries {
+        assert!(summary["total"].as_u64() > Some(20), "{summary}");
+        assert_eq!(summary["total"], summary["guarded"], "{summary}");
+    }
+    let ran = preloaded(program, "forks 10").run();
+    let total = |summary: &serde_json::Value| summary["total"].as_u64().expect("a number");
+    assert_eq!(ran.summaries.len(), 11, "ten children that leave by _exit, and their parent");
+    for child in &ran.summaries[..10] {
+        assert!((1..=30).contains(&total(child)), "a child counts what it allocated itself: {child}");
+    }
+}
