@@ -77,6 +77,23 @@ fn the_old_place_of_a_resized_block_is_dead() {
 }
 
 #[test]
+fn the_old_place_of_a_block_whose_pages_moved_is_dead() {
+    everywhere(&PLACES, |_, options| {
+        let mut wrong = Vec::new();
+        for (old, new) in [(409_600, 819_200), (409_600, 204_800), (409_600, 409_700)] {
+            for denied in ["", "mremap"] {
+                let words = format!("use-after-growth {old} {new} 200000");
+                let ran = victim(&words).options(options).environment("FENCEPOST_DENY", denied).run();
+                wrong.extend(
+                    Expected { freed: "victim_resizes_large", ..dead("read", old, 200_000) }.verify(&ran),
+                );
+            }
+        }
+        wrong
+    });
+}
+
+#[test]
 fn calling_into_a_freed_block() {
     everywhere(&["right"], |_, options| {
         let ran = victim("execute-freed").options(options).run();

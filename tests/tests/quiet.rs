@@ -63,6 +63,11 @@ fn growing_by_realloc() {
 }
 
 #[test]
+fn growing_large_vectors_while_others_map_memory() {
+    quiet_everywhere("large-growth");
+}
+
+#[test]
 fn alignments_up_to_two_megabytes() {
     quiet_everywhere("over-aligned");
 }

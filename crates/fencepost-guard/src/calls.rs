@@ -29,7 +29,7 @@ impl<P: Platform> Guard<P> {
 
     /// Whether an address is in the guarded heap, or in the reporter's memory.
     pub fn owns(&self, address: usize) -> bool {
-        self.ready().is_some() && (self.heap.addresses().contains(address) || self.arena.owns(address))
+        self.ready().is_some() && (self.heap.owns(address) || self.arena.owns(address))
     }
 
     /// Makes this thread known: it gets its state and an alternate stack now rather than at its first allocation.
@@ -73,7 +73,7 @@ impl<P: Platform> Guard<P> {
         if self.arena.owns(address) {
             return Some(self.arena.layout_of(address).map_or(0, |layout| layout.size()));
         }
-        if !self.heap.addresses().contains(address) {
+        if !self.heap.owns(address) {
             return None;
         }
         match self.named(setup, address) {
@@ -101,7 +101,7 @@ impl<P: Platform> Guard<P> {
     /// effect it would have had. `anchor` is as for [`Guard::allocate`].
     #[inline]
     pub fn check_buffer(&self, address: usize, len: usize, access: AccessType, anchor: usize) {
-        if len == 0 || !self.heap.addresses().contains(address) {
+        if len == 0 || !self.heap.owns(address) {
             return;
         }
         if let Some(setup) = self.ready()
@@ -176,7 +176,7 @@ impl<P: Platform> Guard<P> {
         let page = setup.geometry().page();
         let last = address.wrapping_add(len.wrapping_sub(1));
         let mut at = align_down(address, page);
-        while at <= last && self.heap.addresses().contains(at) {
+        while at <= last && self.heap.owns(at) {
             // Where it cannot be opened the kernel cuts the call short, as it would have without a report.
             let opened = self.open_heap_page(setup, at);
             let _ = opened;

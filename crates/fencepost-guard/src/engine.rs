@@ -188,7 +188,7 @@ impl Engine {
     }
 
     /// Drops a large block and makes its whole run inaccessible by one mapping; where the system has none left, its
-    /// pages alone, by markers.
+    /// pages alone, by markers. `data` is empty where they are gone already.
     ///
     /// # Safety
     /// As [`Engine::close`]; `run` must be the run of the block's own.
@@ -202,8 +202,10 @@ impl Engine {
         if unsafe { memory.decommit(run) }.is_ok() {
             return Ok(Closed::AsMeant);
         }
-        // SAFETY: as above.
-        unsafe { memory.guard_install(data) }?;
+        if data.len != 0 {
+            // SAFETY: as above.
+            unsafe { memory.guard_install(data) }?;
+        }
         Ok(Closed::Fallback)
     }
 

@@ -68,7 +68,7 @@ impl<P: Platform> Guard<P> {
             unsafe { self.arena.free(&self.platform, block) };
             return Freed::Here;
         }
-        let ours = self.heap.addresses().contains(address);
+        let ours = self.heap.owns(address);
         if !ours && self.may_be_inner(setup, address) {
             return Freed::Inner;
         }
@@ -108,7 +108,7 @@ impl<P: Platform> Guard<P> {
     fn check_resize_given(&self, block: NonNull<u8>, given: Given, anchor: usize) -> Resize {
         let Some(setup) = self.ready() else { return Resize::Inner };
         let address = block.as_ptr() as usize;
-        if !self.heap.addresses().contains(address) {
+        if !self.heap.owns(address) {
             if self.arena.owns(address) {
                 return self.arena.layout_of(address).map_or(Resize::Refuse, Resize::Move);
             }

@@ -80,6 +80,11 @@ impl Geometry {
         if half.saturating_sub(1) < SMALL_PAGES { half.saturating_sub(1) } else { SMALL_PAGES }
     }
 
+    /// The most bytes of a block in a small slot.
+    pub(crate) const fn small_bytes_max(self) -> usize {
+        self.small_pages_max().wrapping_mul(self.page)
+    }
+
     /// How many slots with `pages` data pages a span has.
     pub(crate) const fn slots_per_span(self, pages: usize) -> usize {
         match self.pages_per_span().wrapping_sub(1).checked_div(pages.wrapping_add(1)) {

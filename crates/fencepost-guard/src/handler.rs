@@ -232,7 +232,11 @@ impl<P: Platform> Guard<P> {
     }
 
     fn around_large(&self, setup: &Setup, index: usize, address: usize, around: &mut Surroundings) {
-        let Some(view) = self.heap.slot(index, 0).map(|slot| slot.view()) else { return };
+        let Some(mut view) = self.heap.slot(index, 0).map(|slot| slot.view()) else { return };
+        if view.state == SlotState::Live && self.was_moved(index) {
+            // Its pages are in another block already, and its free comes next.
+            view.state = SlotState::Freeing;
+        }
         let data = setup.geometry().pages_of(view.pointer, view.size);
         if data.contains(address) {
             around.here = Some(view);

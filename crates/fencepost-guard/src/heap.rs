@@ -81,6 +81,8 @@ pub(crate) struct Heap {
     dead_spans: AtomicUsize,
     kept_spans: AtomicUsize,
     holes: AtomicUsize,
+    /// Runs whose addresses somebody else has taken.
+    lost: AtomicUsize,
     /// Spans whose thread has ended, by data pages: number plus 1.
     orphans: [AtomicU32; SMALL_PAGES + 1],
     /// Bytes that tables and page tables hold.
@@ -121,6 +123,7 @@ impl Heap {
             dead_spans: AtomicUsize::new(0),
             kept_spans: AtomicUsize::new(0),
             holes: AtomicUsize::new(0),
+            lost: AtomicUsize::new(0),
             orphans: [const { AtomicU32::new(0) }; SMALL_PAGES + 1],
             overhead: AtomicU64::new(0),
             fallbacks: AtomicU64::new(0),
@@ -200,10 +203,30 @@ impl Heap {
         unsafe { self.slots.get::<Slot>(span.checked_mul(SLOTS_STRIDE)?.checked_add(slot)?) }
     }
 
+    /// Whether an address is one that blocks can have. Takes no lock.
+    #[inline]
+    pub(crate) fn owns(&self, address: usize) -> bool {
+        self.addresses().contains(address)
+            && (self.lost.load(Ordering::Relaxed) == 0 || !self.is_lost(address))
+    }
+
+    #[cold]
+    fn is_lost(&self, address: usize) -> bool {
+        let index = address.wrapping_sub(self.addresses().start) / SPAN_BYTES;
+        self.span(index).is_some_and(|span| span.life() == Life::Lost)
+    }
+
+    /// Notes that somebody else has taken addresses of a run: nothing of it is touched again.
+    pub(crate) fn lose_run(&self, index: usize) {
+        self.set_run_life(index, Life::Lost);
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.fallbacks.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What an address belongs to. Takes no lock.
     pub(crate) fn find(&self, geometry: Geometry, address: usize) -> Found {
         let addresses = self.addresses();
-        if !addresses.contains(address) {
+        if !self.owns(address) {
             return Found::Outside;
         }
         let offset = address.wrapping_sub(addresses.start);

@@ -108,6 +108,10 @@ impl<P: Platform> Guard<P> {
         if !slot.begin_check() {
             return false;
         }
+        if self.was_moved(index) {
+            slot.end_check();
+            return false;
+        }
         let view = slot.view();
         let data: Range = match usage {
             Use::Small(pages) => self.data_of_small(setup, index, pages, number),

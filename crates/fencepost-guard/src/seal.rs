@@ -192,7 +192,7 @@ impl<P: Platform> Guard<P> {
 
     /// Whether an address belongs to the guarded heap.
     pub fn is_heap(&self, address: usize) -> bool {
-        self.ready().is_some() && self.heap.addresses().contains(address)
+        self.ready().is_some() && self.heap.owns(address)
     }
 
     /// The calling thread's stack, if it is known.

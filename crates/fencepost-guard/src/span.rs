@@ -27,6 +27,8 @@ pub(crate) enum Life {
     Dead,
     /// Dead, and one inaccessible mapping together with its retired neighbours.
     Retired,
+    /// Its addresses were taken by somebody else while pages were moved out of it: not ours any more.
+    Lost,
 }
 
 /// How the pages of a run come to be there.
@@ -42,6 +44,7 @@ pub(crate) enum Zone {
 const IN_USE: u32 = 0;
 const DEAD: u32 = 1;
 const RETIRED: u32 = 2;
+const LOST: u32 = 3;
 const LARGE: u32 = u32::MAX;
 
 /// One span.
@@ -72,6 +75,8 @@ pub(crate) struct Span {
     pub(crate) shut: AtomicU32,
     /// The number of the [`Zone`]: for good, since it is the memory's.
     zone: AtomicU32,
+    /// Whether a large block's pages were moved to another's, and the block is to be freed next.
+    pub(crate) moved: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Span>() == 64, "one cache line a span");
@@ -105,6 +110,7 @@ impl Span {
     pub(crate) fn life(&self) -> Life {
         match self.life.load(Ordering::Acquire) {
             RETIRED => Life::Retired,
+            LOST => Life::Lost,
             DEAD => Life::Dead,
             _ => Life::InUse,
         }
@@ -115,6 +121,7 @@ impl Span {
             Life::InUse => IN_USE,
             Life::Dead => DEAD,
             Life::Retired => RETIRED,
+            Life::Lost => LOST,
         };
         self.life.store(word, Ordering::Release);
     }
@@ -124,7 +131,7 @@ impl Span {
         for field in [&self.back, &self.run, &self.used, &self.ready, &self.dead, &self.next] {
             field.store(0, Ordering::Relaxed);
         }
-        for field in [&self.forgotten, &self.unmarked, &self.mapped, &self.shut] {
+        for field in [&self.forgotten, &self.unmarked, &self.mapped, &self.shut, &self.moved] {
             field.store(0, Ordering::Relaxed);
         }
         self.set_life(Life::InUse);

@@ -24,6 +24,8 @@ mod moving;
 mod placement;
 #[path = "simulated/quarantine.rs"]
 mod quarantine;
+#[path = "simulated/resizes.rs"]
+mod resizes;
 #[path = "simulated/seals.rs"]
 mod seals;
 #[path = "simulated/steps.rs"]

@@ -24,7 +24,7 @@ use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use fencepost_guard::{Door, Family, Freed, Given, Guard, Placed, Resize};
+use fencepost_guard::{Content, Door, Family, Freed, Given, Guard, Placed, Resize};
 use fencepost_record::AccessType;
 use fencepost_sys::Platform;
 
@@ -228,13 +228,22 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
             // SAFETY: as above.
             Resize::Inner => return unsafe { self.resize_inner(block, size) },
         };
-        let moved = self.malloc(size, Family::C, anchor)?.as_ptr();
-        // SAFETY: both blocks are alive and hold at least as many bytes as are copied; the new one was handed out
-        // just now, so they do not overlap.
-        unsafe {
-            core::ptr::copy_nonoverlapping(block, moved, held.min(size));
-            self.release(block, Given::nothing(Family::Any), AccessType::Realloc, anchor);
+        let target = self.malloc(size, Family::C, anchor)?;
+        let moved = target.as_ptr();
+        let any = Given::nothing(Family::Any);
+        match self.guard.move_content(old, target, [held, size], anchor) {
+            Content::Moved => {}
+            // SAFETY: both blocks are alive and hold at least as many bytes as are copied; the new one was handed out
+            // just now, so they do not overlap.
+            Content::Stays => unsafe { core::ptr::copy_nonoverlapping(block, moved, held.min(size)) },
+            Content::Refused => {
+                // SAFETY: the new block was handed out just now, and nobody has it.
+                unsafe { self.release(moved, any, AccessType::Free, anchor) };
+                return Err(Failure::NoMemory);
+            }
         }
+        // SAFETY: the old block is alive, and the caller gives it up.
+        unsafe { self.release(block, any, AccessType::Realloc, anchor) };
         Ok(moved)
     }
 

@@ -33,5 +33,5 @@ pub use os::sim;
 pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_library, is_in_this_object};
 pub use pages::{Limit, Pages, Wish};
 pub use platform::{Fault, Faults, Memory, Offers, Output, Platform, Protection, Threads, VmError, VmResult};
-pub use range::Range;
+pub use range::{Moved, Range};
 pub use stepping::{AfterStep, OnFault, OnStep, Stepping, Steps, Verdict};

@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicU32;
 
 use fencepost_record::{Module, Registers};
 
-use crate::{Loader, Missing, MissingOffer, OnFault, Range, Stepping};
+use crate::{Loader, Missing, MissingOffer, Moved, OnFault, Range, Stepping};
 
 /// Why a call to the system failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +178,17 @@ pub trait Memory: Missing {
     /// # Safety
     /// The caller must own every range.
     unsafe fn guard_remove_each(&self, ranges: &[Range]) -> VmResult;
+
+    /// Moves the pages of `from` to the start of `to`, and makes `from` trap as after [`Memory::reserve`]. `to` is readable
+    /// and writable after, and zero past what was moved; if it is shorter than `from`, the rest is dropped.
+    ///
+    /// # Errors
+    /// The system's; nothing has changed then, but that the content of `to` may be lost.
+    ///
+    /// # Safety
+    /// Both must be readable, writable memory of the caller's that do not overlap, each within one mapping; the content of
+    /// `to` is lost, and nothing may refer to what was in `from`.
+    unsafe fn remap(&self, from: Range, to: Range) -> VmResult<Moved>;
 
     /// Gives each page of committed memory its own zero page now instead of at the first write.
     ///

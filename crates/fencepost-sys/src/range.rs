@@ -27,3 +27,16 @@ impl Range {
         address.wrapping_sub(self.start) < self.len
     }
 }
+
+/// What became of the addresses when pages were moved. They are free for a moment, and another thread's mapping may
+/// take them then: whoever lost some must never touch the range again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Moved {
+    /// Both ranges are the caller's.
+    Whole,
+    /// The pages were moved, and some of the addresses they came from are somebody else's.
+    FromLost,
+    /// Nothing was moved, and some of the addresses that they were to go to are somebody else's.
+    ToLost,
+}

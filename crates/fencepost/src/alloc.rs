@@ -4,7 +4,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use std::alloc::System;
 
-use fencepost_guard::{Door, Freed, Placed, Resize, options};
+use fencepost_guard::{Content, Door, Freed, Placed, Resize, options};
 use fencepost_record::AccessType;
 
 use crate::runtime::{GUARD, begin, here};
@@ -115,14 +115,22 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
             Resize::Move(old) => old,
         };
         let moved = self.allocate(new, false, anchor);
-        if !moved.is_null() {
+        let Some(target) = NonNull::new(moved) else { return moved };
+        match GUARD.move_content(present, target, [old.size(), new_size], anchor) {
+            Content::Moved => {}
             // SAFETY: both blocks are alive and hold at least as many bytes as are copied; the new one was allocated
-            // just now, so they do not overlap. The old one is freed with its true layout.
-            unsafe {
+            // just now, so they do not overlap.
+            Content::Stays => unsafe {
                 core::ptr::copy_nonoverlapping(block, moved, old.size().min(new_size));
-                self.free(block, old, AccessType::Realloc, anchor);
+            },
+            Content::Refused => {
+                // SAFETY: the new block was allocated just now with this layout, and nobody has it.
+                unsafe { self.free(moved, new, AccessType::Free, anchor) };
+                return core::ptr::null_mut();
             }
         }
+        // SAFETY: the old block is alive, and is freed with its true layout.
+        unsafe { self.free(block, old, AccessType::Realloc, anchor) };
         moved
     }
 

@@ -11,7 +11,7 @@ use crate::limits::{MAPPINGS_BY_PROTECTION, MAPPINGS_BY_RUN};
 use crate::report::Frames;
 use crate::runtime::{Guard, Setup};
 use crate::slot::Act;
-use crate::span::{Span, Zone};
+use crate::span::{Life, Span, Zone};
 use crate::threads::{Counters, ThreadState};
 
 impl<P: Platform> Guard<P> {
@@ -28,7 +28,9 @@ impl<P: Platform> Guard<P> {
         frames: &Frames<'_>,
     ) {
         let data = self.data_of(setup, named);
-        let damage = self.damage(setup, &named.view, data, how);
+        // Of pages that were moved it was looked at before.
+        let damage =
+            if self.was_moved(named.index) { None } else { self.damage(setup, &named.view, data, how) };
         if let Some(case) = &damage {
             self.report(setup, case, frames);
         }
@@ -72,6 +74,10 @@ impl<P: Platform> Guard<P> {
             return self.close_small(setup, named.index, data);
         };
         self.limits.give_mappings(MAPPINGS_BY_RUN);
+        if self.is_lost(named.index) {
+            return self.heap.lose_run(named.index);
+        }
+        let data = if self.was_moved(named.index) { Range::default() } else { data };
         let run = self.heap.run_range(named.index, head.run.load(Ordering::Relaxed) as usize);
         // SAFETY: the block is being freed, winning `begin_free` made its pages ours, and a block whose run is closed by
         // mappings is alone in it.
@@ -109,7 +115,7 @@ impl<P: Platform> Guard<P> {
 
     /// The last block of a run takes the run with it.
     pub(crate) fn count_dead(&self, setup: &Setup, nested: bool, index: usize, pages: usize) {
-        let Some(span) = self.heap.span(index) else { return };
+        let Some(span) = self.heap.span(index).filter(|span| span.life() != Life::Lost) else { return };
         let slots = if pages == 0 { 1 } else { setup.geometry().slots_per_span(pages) };
         let dead = span.dead.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         // A signal handler that interrupted us may hold the lock we would wait for: the run then stays as it is,

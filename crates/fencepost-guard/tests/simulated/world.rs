@@ -5,7 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use fencepost_guard::{Door, Freed, Guard, Hooks, Keep, Placed, RenderStyle, Rendered, Resize, Tracing};
+use fencepost_guard::{
+    Content, Door, Freed, Guard, Hooks, Keep, Placed, RenderStyle, Rendered, Resize, Tracing,
+};
 use fencepost_record::{AccessType, ErrorKind, Record, Registers, Unguarded};
 use fencepost_sys::sim::{Sim, SimOptions};
 use fencepost_sys::{AfterStep, Fault, Memory, Output, Verdict};
@@ -222,9 +224,18 @@ impl World {
             Resize::Move(layout) => layout,
         };
         let moved = self.allocate(layout(size, held.layout.align()))?;
-        let copied = true_layout.size().min(size);
-        for offset in 0..copied {
-            poke(moved.address + offset, peek(held.address + offset));
+        let sizes = [true_layout.size(), size];
+        match self.guard.move_content(pointer(held.address), pointer(moved.address), sizes, 0) {
+            Content::Moved => {}
+            Content::Stays => {
+                for offset in 0..true_layout.size().min(size) {
+                    poke(moved.address + offset, peek(held.address + offset));
+                }
+            }
+            Content::Refused => {
+                self.release(moved, AccessType::Free);
+                return None;
+            }
         }
         self.release(Held { address: held.address, layout: true_layout }, AccessType::Realloc);
         Some(moved)

@@ -24,6 +24,7 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("work") => shapes::work(),
         Some("realloc-growth") => shapes::realloc_growth(),
+        Some("large-growth") => shapes::large_growth(),
         Some("over-aligned") => shapes::over_aligned(),
         Some("zero-size") => shapes::zero_size(),
         Some("sizes") => shapes::sizes(),

@@ -51,6 +51,26 @@ pub fn use_after_realloc() {
 }
 
 #[inline(never)]
+fn victim_resizes_large(block: *mut u8, size: usize, new_size: usize) -> *mut u8 {
+    // SAFETY: the layout is right.
+    black_box(unsafe { std::alloc::realloc(black_box(block), layout(size, 8), new_size) })
+}
+
+/// `OLD NEW OFFSET`: touches the old place of a large block whose content has moved to the new one.
+pub fn use_after_growth(words: &[&str]) {
+    let (old, new, offset) = (number(words, 0), number(words, 1), number(words, 2));
+    let block = victim_allocates(old, 8);
+    // SAFETY: the block has that many bytes.
+    unsafe { block.write_bytes(0x42, old) };
+    let moved = victim_resizes_large(block, old, new);
+    // SAFETY: the first bytes of the new block are those of the old one.
+    assert!((0..old.min(new)).all(|at| unsafe { moved.add(at).read() } == 0x42), "the content moves");
+    armed();
+    victim_touches(block.wrapping_add(offset), Touch::Read);
+    victim_frees(moved, new, 8);
+}
+
+#[inline(never)]
 fn victim_calls(code: *mut u8) -> usize {
     // SAFETY: none: the block is dead, and was never code. This is the bug.
     let function: extern "C" fn() -> usize = unsafe { std::mem::transmute(black_box(code)) };

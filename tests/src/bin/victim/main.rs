@@ -38,6 +38,7 @@ fn main() {
         "use-after-free" => frees::use_after_free(rest),
         "write-after-free" => frees::write_after_free(rest),
         "use-after-realloc" => frees::use_after_realloc(),
+        "use-after-growth" => frees::use_after_growth(rest),
         "execute-freed" => frees::execute_freed(),
         "double-free" => frees::double_free(),
         "double-free-threads" => frees::double_free_threads(),

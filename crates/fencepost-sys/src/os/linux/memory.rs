@@ -13,7 +13,7 @@ use core::{cell::Cell, ptr::null};
 use super::probe::{self, Feature};
 use super::raw::{self, Errno, syscall};
 use super::{Host, limits, read};
-use crate::{Memory, Offers, Protection, Range, VmError, VmResult};
+use crate::{Memory, Moved, Offers, Protection, Range, VmError, VmResult};
 
 /// Drops pages and makes them trap, by a marker in the page table.
 pub(super) const MADV_GUARD_INSTALL: i32 = 102;
@@ -138,6 +138,28 @@ impl Memory for Host {
             open_batch(batch)?;
         }
         Ok(())
+    }
+
+    /// By mremap(2), which moves whole page tables where both ranges lie alike. It leaves a hole where the pages were, and
+    /// an error may leave one where they were to go; both are filled at once, without taking what another took meanwhile.
+    unsafe fn remap(&self, from: Range, to: Range) -> VmResult<Moved> {
+        if probe::denied(Feature::Moves) {
+            return Err(VmError::Unsupported);
+        }
+        count();
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: both ranges are the caller's, who gives up the content of `to`.
+        let moved = unsafe { syscall!(libc::SYS_mremap, from.start, from.len, to.len, flags, to.start) };
+        let Err(error) = moved else {
+            let kept = self.reserve_at(from).is_ok();
+            return Ok(if kept { Moved::Whole } else { Moved::FromLost });
+        };
+        if self.is_mapped(to) {
+            return Err(error.into());
+        }
+        // SAFETY: if it can be had again, it is the caller's as before.
+        let again = self.reserve_at(to).and_then(|()| unsafe { self.commit(to) });
+        if again.is_err() { Ok(Moved::ToLost) } else { Err(error.into()) }
     }
 
     unsafe fn populate(&self, range: Range) -> VmResult {

@@ -18,6 +18,7 @@
 //! | `userfaultfd` | the kernel had no userfaultfd, or a filter forbade it |
 //! | `move` | userfaultfd could not move pages (before 6.8) |
 //! | `tables` | the loader did not tell where unwind tables are: stacks are walked by the language's own unwinder |
+//! | `mremap` | pages could not be moved by it |
 
 mod chain;
 mod code;

@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use super::space::{Page, PageState, RESERVED, Space};
 use super::{Sim, lock};
-use crate::{Host, Memory, Offers, Protection, Range, VmError, VmResult};
+use crate::{Host, Memory, Moved, Offers, Protection, Range, VmError, VmResult};
 
 /// Why a page cannot be populated (`EFAULT`).
 const BAD_ADDRESS: VmError = VmError::Other(14);
@@ -50,7 +50,7 @@ impl State {
     }
 
     /// Checks that a range lies within one reservation, and that its pages are as the call needs them.
-    fn check(&mut self, call: &str, range: Range, needs: Needs) -> VmResult {
+    pub(super) fn check(&mut self, call: &str, range: Range, needs: Needs) -> VmResult {
         let holds = |reservation: &Range| {
             range.start >= reservation.start && range.end() <= reservation.end() && range.end() > range.start
         };
@@ -74,7 +74,7 @@ impl State {
         Ok(())
     }
 
-    fn give_back(&mut self, range: Range) {
+    pub(super) fn give_back(&mut self, range: Range) {
         let all = core::mem::take(&mut self.reservations);
         for reservation in all {
             let low = range.start.clamp(reservation.start, reservation.end());
@@ -260,7 +260,7 @@ impl Sim {
 }
 
 /// Makes host memory zero.
-fn zero(range: Range) {
+pub(super) fn zero(range: Range) {
     // SAFETY: the range lies within a reservation of this simulated system, checked by the callers.
     let done = unsafe { Host.discard(range) };
     assert!(done.is_ok(), "the host cannot drop pages: {done:?}");
@@ -374,6 +374,10 @@ impl Memory for Sim {
 
     unsafe fn guard_remove_each(&self, ranges: &[Range]) -> VmResult {
         self.mark_each("guard_remove_each", ranges, |state, range| self.open(state, range))
+    }
+
+    unsafe fn remap(&self, from: Range, to: Range) -> VmResult<Moved> {
+        self.move_content(from, to)
     }
 
     unsafe fn populate(&self, range: Range) -> VmResult {

@@ -16,6 +16,7 @@ mod memory;
 mod missing;
 mod output;
 mod pages;
+mod remap;
 mod space;
 mod step;
 mod threads;
