@@ -15,5 +15,6 @@ mod options;
 mod pointers;
 mod preload;
 mod quiet;
+mod races;
 mod seals;
 mod steps;

@@ -154,11 +154,13 @@ impl<P: Platform> Guard<P> {
         };
         self.compare_layout(setup, &named, given, how, &frames);
         if named.slot.seals.load(Ordering::Acquire) != 0 {
-            let mut case = Case::of(ErrorKind::SealViolation, how, address);
-            case.block = Some(Beside::of(named.view, address));
-            case.seal = self.seals.find(address);
-            case.notes.add(Note::FreedWhileSealed);
-            self.report(setup, &case, &frames);
+            if let Some(seal) = self.seals.of_block(named.slot) {
+                let mut case = Case::of(ErrorKind::SealViolation, how, address);
+                case.block = Some(Beside::of(named.view, address));
+                case.seal = Some(seal);
+                case.notes.add(Note::FreedWhileSealed);
+                self.report(setup, &case, &frames);
+            }
             self.end_seals_of(named.slot);
         }
         if !named.slot.begin_free() {

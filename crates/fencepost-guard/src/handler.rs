@@ -55,15 +55,12 @@ impl<P: Platform> Guard<P> {
         let Some(address) = fault.address else {
             return self.not_ours(setup, fault, ErrorKind::WildAccess, Notes::NONE.with(Note::NonCanonical));
         };
+        if let Some(verdict) = self.on_closed_page(setup, fault, address) {
+            return verdict;
+        }
         if let Found::Outside = self.heap.find(setup.geometry(), address) {
-            if let (Some(seal), AccessType::Write) = (self.seals.find(address), fault.access) {
-                let mut case = Case::of(ErrorKind::SealViolation, fault.access, address);
-                case.access.size = fault.size;
-                case.seal = Some(seal);
-                return self.ours(setup, fault, address, case);
-            }
             // A seal may have ended between the fault and now: the instruction runs once more.
-            if fault.access == AccessType::Write && self.seals.were_used() && self.is_doubt_new(address) {
+            if fault.access != AccessType::Execute && self.seals.were_used() && self.is_doubt_new(address) {
                 return Verdict::Resume;
             }
             if let Some(region) = (self.hooks.region)(address) {
@@ -95,8 +92,11 @@ impl<P: Platform> Guard<P> {
         let began = fault.start.unwrap_or(address);
         let access = Access { kind: fault.access, address: Some(began as u64), size: fault.size };
         let finding = diagnose(&around, address, fault.access);
-        let seal = if finding.kind == ErrorKind::SealViolation { self.seals.find(address) } else { None };
-        let mut case = Case::of_finding(&finding, access, seal);
+        if finding.kind == ErrorKind::SealViolation && self.is_doubt_new(address) {
+            // Sealed elsewhere only: a seal on this page has just ended.
+            return Verdict::Resume;
+        }
+        let mut case = Case::of_finding(&finding, access, None);
         if fault.decoded {
             case.notes.add(Note::AddressDecoded);
         }

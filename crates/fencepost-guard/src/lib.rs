@@ -80,4 +80,4 @@ pub use hooks::{Hooks, Keep, RenderStyle, Rendered, Tracing};
 pub use inspect::BlockFacts;
 pub use resize::Content;
 pub use runtime::Guard;
-pub use seal::{SealFailure, SealTicket};
+pub use seal::{Change, Log, Purpose, SealFailure, SealTicket};

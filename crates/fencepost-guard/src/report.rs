@@ -103,6 +103,16 @@ pub(crate) struct Walk {
     count: usize,
 }
 
+impl Walk {
+    /// The frames from an instruction on; the instruction alone where the walk did not come through it.
+    pub(crate) fn from(&self, pc: usize) -> &[u64] {
+        let all = self.frames.get(..self.count).unwrap_or(&[]);
+        let at = all.iter().position(|frame| *frame == pc as u64);
+        let frames = at.and_then(|at| all.get(at..)).unwrap_or(&[]);
+        frames.get(..frames.len().min(FRAMES_MAX)).unwrap_or(&[])
+    }
+}
+
 /// The state of reporting.
 pub(crate) struct Reporter {
     lock: Lock,
@@ -233,13 +243,45 @@ impl<P: Platform> Guard<P> {
             // The reporter itself freed something wrongly: that is no error of the program.
             return false;
         }
+        self.report_locked(setup, case, frames, None, goes_on);
+        true
+    }
+
+    /// As [`Guard::report_once`], with a stack that was walked before.
+    #[cold]
+    pub(crate) fn report_walked(
+        &self,
+        setup: &Setup,
+        case: &Case,
+        frames: &Frames<'_>,
+        walk: &Walk,
+        goes_on: bool,
+    ) -> bool {
+        if self.reporter.owner.load(Ordering::Relaxed) == self.platform.thread_id() {
+            return false;
+        }
+        self.report_locked(setup, case, frames, Some(walk), goes_on);
+        true
+    }
+
+    fn report_locked(
+        &self,
+        setup: &Setup,
+        case: &Case,
+        frames: &Frames<'_>,
+        walked: Option<&Walk>,
+        goes_on: bool,
+    ) {
+        let thread = self.platform.thread_id();
         let held = self.reporter.lock.hold(&self.platform);
         self.reporter.owner.store(thread, Ordering::Relaxed);
         // A thread that never allocated must not begin to now: what it allocates comes from the private arena.
         let word = self.platform.thread_word();
         self.platform.set_thread_word(word.max(BUSY));
-        let walk = self.walk(frames);
-        self.deliver(setup, case, frames, &walk);
+        match walked {
+            Some(walk) => self.deliver(setup, case, frames, walk),
+            None => self.deliver(setup, case, frames, &self.walk(frames)),
+        }
         self.platform.set_thread_word(word);
         self.reporter.owner.store(0, Ordering::Relaxed);
         if goes_on {
@@ -248,11 +290,10 @@ impl<P: Platform> Guard<P> {
             self.reporter.dying.store(thread, Ordering::Relaxed);
             core::mem::forget(held);
         }
-        true
     }
 
     /// Walks the stack while we are still on it.
-    fn walk(&self, frames: &Frames<'_>) -> Walk {
+    pub(crate) fn walk(&self, frames: &Frames<'_>) -> Walk {
         let mut walk = Walk { frames: [0; WALK_MAX], count: 0 };
         let anchor = match frames {
             Frames::Here(anchor) => *anchor,

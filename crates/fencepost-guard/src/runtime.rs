@@ -29,7 +29,7 @@ use crate::pattern::Patterns;
 use crate::quick::Quick;
 use crate::region::Region;
 use crate::report::{Frames, Reporter};
-use crate::seal::Seals;
+use crate::seal::{Ring, Seals};
 use crate::step::Stepping;
 use crate::threads::{BUSY, GONE, ThreadState, ThreadTable};
 
@@ -79,6 +79,8 @@ pub struct Guard<P: Platform> {
     pub(crate) arena: Arena,
     pub(crate) seals: Seals,
     pub(crate) stepping: Stepping,
+    /// What watches have noted.
+    pub(crate) log: Ring,
     pub(crate) reporter: Reporter,
     pub(crate) misc: Region,
     /// Allocations so far, where `fail_at` or `fail_rate` counts them.
@@ -86,7 +88,8 @@ pub struct Guard<P: Platform> {
 }
 
 // SAFETY: `setup` is written once, by the thread that won the change from UNSTARTED to STARTING, before the Release
-// store of READY or OFF, and read only after an Acquire load of one of these. Every other field is atomic or locked.
+// store of READY or OFF, and read only after an Acquire load of one of these. Every other field is atomic or locked, or
+// belongs to who has the turn.
 unsafe impl<P: Platform> Sync for Guard<P> {}
 
 impl<P: Platform> Guard<P> {
@@ -111,6 +114,7 @@ impl<P: Platform> Guard<P> {
             arena: Arena::new(),
             seals: Seals::new(),
             stepping: Stepping::new(),
+            log: Ring::new(),
             reporter: Reporter::new(),
             misc: Region::new(),
             countdown: AtomicU64::new(0),

@@ -1,48 +1,31 @@
-//! Seals: memory made read-only until further notice.
+//! Memory that is closed on purpose: seals (read-only until further notice), watches (every write is noted) and
+//! tripwires (the first access is an alarm).
 //!
-//! The fault handler finds a seal by looking through a small fixed table without a lock: an entry's `active` word is
-//! stored last (Release) when it is made and first when it ends. The cold side (who holds which seal) is the
-//! facade's business. A block's pages belong to it alone, so sealing them harms no neighbour.
+//! Pages are closed as a whole; what is meant is a range of bytes. An access beside it, on the same pages, runs by
+//! itself in silence ([`crate::step`]), so that reference counts, neighbours in a struct or a static beside it do as
+//! they always did. A guarded block's pages belong to it alone.
+//!
+//! What pages allow is changed only by who has the turn, so that a step finds what it left. The cold side (who holds
+//! what) is the facade's business.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+mod log;
+mod table;
+mod touch;
 
-use fencepost_sys::{Platform, Protection, Range, VmError};
+use core::sync::atomic::Ordering;
+
+use fencepost_sys::{Platform, Protection, Range, VmError, VmResult};
 
 use crate::geometry::align_down;
 use crate::heap::Found;
-use crate::lock::Lock;
 use crate::runtime::{Guard, Setup};
-use crate::slot::{Act, Slot, SlotState};
-
-/// Seals that can be held at once.
-const SEALS: usize = 1024;
-
-/// One seal.
-struct Seal {
-    active: AtomicU32,
-    start: AtomicUsize,
-    len: AtomicUsize,
-    trace: AtomicU32,
-    thread: AtomicU32,
-    ms: AtomicU32,
-    /// The address of the record of the sealed block; 0 for other memory.
-    slot: AtomicUsize,
-}
-
-/// All seals.
-pub(crate) struct Seals {
-    table: [Seal; SEALS],
-    lock: Lock,
-    /// Entries ever used; none past it is active.
-    used: AtomicUsize,
-}
-
-/// A seal as the fault handler sees it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SealView {
-    pub(crate) range: Range,
-    pub(crate) act: Act,
-}
+use crate::slot::{Slot, SlotState};
+pub(crate) use log::Ring;
+pub use log::{Change, Log};
+pub use table::Purpose;
+use table::Seal;
+pub(crate) use table::{SealView, Seals};
+pub(crate) use touch::Pending;
 
 /// Why memory could not be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,107 +42,50 @@ pub enum SealFailure {
     System(VmError),
 }
 
-/// A seal that is in force.
+/// A seal, a watch or a tripwire that is in force.
 #[derive(Debug)]
-#[must_use = "the memory stays sealed until the ticket is given to `unseal`"]
+#[must_use = "the memory stays closed until the ticket is given to `unseal`"]
 pub struct SealTicket {
     index: usize,
-    range: Range,
+    serial: u32,
+    pages: Range,
 }
 
 impl SealTicket {
-    /// The pages that are sealed, in bytes.
+    /// The pages that are closed, in bytes.
     pub fn range(&self) -> Range {
-        self.range
+        self.pages
+    }
+
+    /// The number by which [`Guard::changes`] knows it.
+    pub fn serial(&self) -> u32 {
+        self.serial
     }
 }
 
-impl Seals {
-    pub(crate) const fn new() -> Self {
-        #[expect(clippy::declare_interior_mutable_const, reason = "a pattern to repeat, not a place")]
-        const NONE: Seal = Seal {
-            active: AtomicU32::new(0),
-            start: AtomicUsize::new(0),
-            len: AtomicUsize::new(0),
-            trace: AtomicU32::new(0),
-            thread: AtomicU32::new(0),
-            ms: AtomicU32::new(0),
-            slot: AtomicUsize::new(0),
-        };
-        Seals { table: [const { NONE }; SEALS], lock: Lock::new(), used: AtomicUsize::new(0) }
-    }
-
-    /// The seals' lock, for both sides of a fork.
-    pub(crate) fn lock_for_fork(&self) -> &Lock {
-        &self.lock
-    }
-
-    /// Whether memory was ever sealed.
-    pub(crate) fn were_used(&self) -> bool {
-        self.used.load(Ordering::Relaxed) != 0
-    }
-
-    fn active(&self) -> impl Iterator<Item = (usize, &Seal)> {
-        let used = self.used.load(Ordering::Acquire);
-        self.table.iter().take(used).enumerate().filter(|(_, seal)| seal.active.load(Ordering::Acquire) != 0)
-    }
-
-    /// The seal that holds an address. Takes no lock.
-    pub(crate) fn find(&self, address: usize) -> Option<SealView> {
-        self.active().map(|(_, seal)| seal.view()).find(|view| view.range.contains(address))
-    }
-
-    /// A seal that holds some of a range. Takes no lock.
-    pub(crate) fn find_in(&self, range: Range) -> Option<SealView> {
-        let overlaps = |view: &SealView| view.range.start < range.end() && range.start < view.range.end();
-        self.active().map(|(_, seal)| seal.view()).find(overlaps)
-    }
-
-    fn add(&self, range: Range, act: Act, slot: Option<&Slot>) -> Option<usize> {
-        let index = self.table.iter().position(|seal| seal.active.load(Ordering::Relaxed) == 0)?;
-        let seal = self.table.get(index)?;
-        seal.start.store(range.start, Ordering::Relaxed);
-        seal.len.store(range.len, Ordering::Relaxed);
-        seal.trace.store(act.trace, Ordering::Relaxed);
-        seal.thread.store(act.thread, Ordering::Relaxed);
-        seal.ms.store(act.ms, Ordering::Relaxed);
-        seal.slot.store(slot.map_or(0, |slot| core::ptr::from_ref(slot) as usize), Ordering::Relaxed);
-        seal.active.store(1, Ordering::Release);
-        self.used.fetch_max(index.wrapping_add(1), Ordering::AcqRel);
-        Some(index)
-    }
-}
-
-impl Seal {
-    fn view(&self) -> SealView {
-        SealView {
-            range: Range { start: self.start.load(Ordering::Relaxed), len: self.len.load(Ordering::Relaxed) },
-            act: Act {
-                trace: self.trace.load(Ordering::Relaxed),
-                thread: self.thread.load(Ordering::Relaxed),
-                ms: self.ms.load(Ordering::Relaxed),
-            },
-        }
-    }
-}
-
-/// The turn, held for a change of what sealed pages allow.
-struct Change<'a, P: Platform> {
+/// The turn, held for a change of what closed pages allow.
+struct Turn<'a, P: Platform> {
     guard: &'a Guard<P>,
 }
 
-impl<P: Platform> Drop for Change<'_, P> {
+impl<P: Platform> Drop for Turn<'_, P> {
     fn drop(&mut self) {
         self.guard.stepping.turn().give_back();
     }
 }
 
 impl<P: Platform> Guard<P> {
-    /// Makes the pages of a range within one live guarded block read-only.
+    /// Puts a range within one live guarded block under a seal, a watch or a tripwire.
     ///
     /// # Errors
     /// [`SealFailure`] says why not; nothing is changed then.
-    pub fn seal_block(&self, start: usize, len: usize, anchor: usize) -> Result<SealTicket, SealFailure> {
+    pub fn seal_block(
+        &self,
+        purpose: Purpose,
+        start: usize,
+        len: usize,
+        anchor: usize,
+    ) -> Result<SealTicket, SealFailure> {
         let setup = self.ready().ok_or(SealFailure::NotGuarding)?;
         if len == 0 {
             return Err(SealFailure::Empty);
@@ -170,24 +96,68 @@ impl<P: Platform> Guard<P> {
         if view.state != SlotState::Live || start < view.pointer || end > view.end() {
             return Err(SealFailure::NotOneBlock);
         }
-        let range = setup.geometry().pages_of(start, len);
+        self.close_pages(setup, purpose, Range { start, len }, Some(slot), anchor)
+    }
+
+    /// Puts other memory under a seal, a watch or a tripwire: all of the pages that the range touches must be mapped
+    /// and allow reading and writing.
+    ///
+    /// # Errors
+    /// [`SealFailure`] says why not; nothing is changed then.
+    ///
+    /// # Safety
+    /// The pages must stay mapped until [`Guard::unseal`], and nothing that this runtime itself uses may lie there.
+    pub unsafe fn seal_other(
+        &self,
+        purpose: Purpose,
+        exact: Range,
+        anchor: usize,
+    ) -> Result<SealTicket, SealFailure> {
+        let setup = self.ready().ok_or(SealFailure::NotGuarding)?;
+        if exact.len == 0 {
+            return Err(SealFailure::Empty);
+        }
+        self.close_pages(setup, purpose, exact, None, anchor)
+    }
+
+    fn close_pages(
+        &self,
+        setup: &Setup,
+        purpose: Purpose,
+        exact: Range,
+        slot: Option<&Slot>,
+        anchor: usize,
+    ) -> Result<SealTicket, SealFailure> {
+        let pages = setup.geometry().pages_of(exact.start, exact.len);
         let act = self.act(setup, anchor);
-        let turn = self.change_seals();
+        let turn = self.take_turn();
         let held = self.seals.lock.hold(&self.platform);
-        slot.seals.fetch_add(1, Ordering::AcqRel);
-        // SAFETY: the pages belong to this live block alone; sealing is what its owner asks for.
-        let sealed = unsafe { self.platform.protect(range, Protection::Read) };
-        let entered = match sealed {
-            Ok(()) => self.seals.add(range, act, Some(slot)).ok_or(SealFailure::TooMany),
-            Err(error) => Err(SealFailure::System(error)),
+        if let Some(slot) = slot {
+            slot.seals.fetch_add(1, Ordering::AcqRel);
+        }
+        // The entry is there before a fault can ask for it.
+        let added = self.seals.add(purpose, pages, exact, act, slot);
+        let closed = match added {
+            Some((index, serial)) => match self.put_in_force(pages) {
+                Ok(()) => Ok(SealTicket { index, serial, pages }),
+                Err(error) => {
+                    if let Some(seal) = self.seals.table.get(index) {
+                        seal.serial.store(0, Ordering::Release);
+                    }
+                    Err(SealFailure::System(error))
+                }
+            },
+            None => Err(SealFailure::TooMany),
         };
-        if entered.is_err() {
-            slot.seals.fetch_sub(1, Ordering::AcqRel);
-            self.reopen(range);
+        if closed.is_err() {
+            if let Some(slot) = slot {
+                slot.seals.fetch_sub(1, Ordering::AcqRel);
+            }
+            self.reopen(pages);
         }
         drop(held);
         drop(turn);
-        entered.map(|index| SealTicket { index, range })
+        closed
     }
 
     /// Whether an address belongs to the guarded heap.
@@ -195,83 +165,89 @@ impl<P: Platform> Guard<P> {
         self.ready().is_some() && self.heap.owns(address)
     }
 
+    /// Whether a page is closed by a seal, a watch or a tripwire.
+    pub fn is_closed(&self, page: Range) -> bool {
+        self.seals.allowed(page).is_some()
+    }
+
     /// The calling thread's stack, if it is known.
     pub fn own_stack(&self) -> Option<Range> {
         self.thread_if_known().map(|state| state.stack()).filter(|stack| stack.len != 0)
     }
 
-    /// Notes that pages outside the guarded heap have been made read-only by the caller, so that a write to them is
-    /// reported as a seal violation.
-    ///
-    /// # Errors
-    /// [`SealFailure`] says why not.
-    pub fn note_seal(&self, range: Range, anchor: usize) -> Result<SealTicket, SealFailure> {
-        let setup = self.ready().ok_or(SealFailure::NotGuarding)?;
-        let act = self.act(setup, anchor);
-        let held = self.seals.lock.hold(&self.platform);
-        let index = self.seals.add(range, act, None);
-        drop(held);
-        index.map(|index| SealTicket { index, range }).ok_or(SealFailure::TooMany)
-    }
-
-    /// Ends a seal. The pages of a guarded block become writable, except those that another seal holds; for other
-    /// memory `restore` puts back what was before.
+    /// Ends a seal, a watch or a tripwire. Its pages become writable, except those that another holds; `restore` then
+    /// puts back what else other memory allowed before.
     pub fn unseal(&self, ticket: SealTicket, restore: impl FnOnce()) {
         let Some(seal) = self.seals.table.get(ticket.index) else { return };
-        let turn = self.change_seals();
+        let turn = self.take_turn();
         let held = self.seals.lock.hold(&self.platform);
-        restore();
-        // A block that was freed in spite of its seals ended them, and the entry may serve another seal by now.
-        if seal.active.load(Ordering::Acquire) != 0 && seal.view().range == ticket.range {
+        // A block that was freed in spite of its seals ended them, and the entry may serve another by now. A tripwire
+        // that has fired has ended itself.
+        if seal.serial.load(Ordering::Acquire) == ticket.serial {
             self.end_seal(seal);
         }
+        restore();
         drop(held);
         drop(turn);
     }
 
-    /// Waits for a step to end, and keeps others from beginning: what is sealed is changed between steps only.
-    fn change_seals(&self) -> Option<Change<'_, P>> {
+    /// How often the memory of a ticket was touched in the way that it is for.
+    pub fn hits(&self, ticket: &SealTicket) -> u32 {
+        self.seals.table.get(ticket.index).map_or(0, |seal| seal.hits.load(Ordering::Acquire))
+    }
+
+    /// Waits until the memory of a ticket is touched for the first time; may come back before that.
+    pub fn wait_for_hit(&self, ticket: &SealTicket) {
+        if let Some(seal) = self.seals.table.get(ticket.index) {
+            self.platform.wait(&seal.hits, 0);
+        }
+    }
+
+    /// Waits for a step to end, and keeps others from beginning: what closed pages allow changes between steps only.
+    fn take_turn(&self) -> Option<Turn<'_, P>> {
         let taken = self.stepping.turn().take_for_change(&self.platform);
-        taken.then_some(Change { guard: self })
+        taken.then_some(Turn { guard: self })
     }
 
     fn end_seal(&self, seal: &Seal) {
-        let range = seal.view().range;
-        seal.active.store(0, Ordering::Release);
-        let slot = seal.slot.load(Ordering::Relaxed);
-        if slot == 0 {
-            return;
-        }
-        // SAFETY: a seal's `slot` is the address of a record in the heap's table, which is never given back.
-        let slot = unsafe { &*(slot as *const Slot) };
-        slot.seals.fetch_sub(1, Ordering::AcqRel);
-        self.reopen(range);
+        let pages = seal.view().pages;
+        seal.serial.store(0, Ordering::Release);
+        self.release_slot(seal);
+        self.reopen(pages);
     }
 
-    /// Makes the pages of `range` writable that no seal holds. Under the seals' lock.
-    fn reopen(&self, range: Range) {
-        let overlaps = |seal: &Seal| {
-            let other = seal.view().range;
-            other.start < range.end() && range.start < other.end()
-        };
-        // Page by page only where another seal holds some of them.
-        let whole = !self.seals.active().any(|(_, seal)| overlaps(seal));
-        let page = if whole { range.len } else { self.platform.page_size() };
-        for start in (range.start..range.end()).step_by(page.max(1)) {
-            if self.seals.find(start).is_none() {
-                // SAFETY: the page belongs to a live block that was sealed; its owner may write to it again.
-                let opened =
-                    unsafe { self.platform.protect(Range { start, len: page }, Protection::ReadWrite) };
-                if opened.is_err() {
-                    self.complain(format_args!("a sealed page at {start:#x} could not be opened again"));
-                }
-            }
+    fn release_slot(&self, seal: &Seal) {
+        let slot = seal.slot.swap(0, Ordering::AcqRel);
+        if slot != 0 {
+            // SAFETY: a seal's `slot` is the address of a record in the heap's table, which is never given back.
+            let slot = unsafe { &*(slot as *const Slot) };
+            slot.seals.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    /// Ends every seal on a block that is being freed.
+    /// Makes pages allow what the entries that hold them leave. Under the turn.
+    fn put_in_force(&self, pages: Range) -> VmResult {
+        // Page by page only where another entry holds some of them.
+        let step = if self.seals.are_shared(pages) { self.platform.page_size() } else { pages.len };
+        for start in (pages.start..pages.end()).step_by(step.max(1)) {
+            let part = Range { start, len: step };
+            let allowed = self.seals.allowed(part).unwrap_or(Protection::ReadWrite);
+            // SAFETY: the pages belong to a live block, or are other memory that allowed reading and writing before;
+            // that their owner expects them to close is what sealing means.
+            unsafe { self.platform.protect(part, allowed) }?;
+        }
+        Ok(())
+    }
+
+    fn reopen(&self, pages: Range) {
+        if self.put_in_force(pages).is_err() {
+            self.complain(format_args!("sealed memory at {:#x} could not be opened again", pages.start));
+        }
+    }
+
+    /// Ends everything that holds a block which is being freed.
     pub(crate) fn end_seals_of(&self, slot: &Slot) {
-        let turn = self.change_seals();
+        let turn = self.take_turn();
         let held = self.seals.lock.hold(&self.platform);
         let address = core::ptr::from_ref(slot) as usize;
         for (_, seal) in self.seals.active().filter(|(_, seal)| seal.slot.load(Ordering::Relaxed) == address)

@@ -18,6 +18,7 @@
 mod closing;
 mod turn;
 
+use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use fencepost_record::{AccessType, ErrorKind, Note};
@@ -27,6 +28,7 @@ use crate::engine::{Closed, Engine};
 use crate::geometry::align_down;
 use crate::report::{Case, Frames};
 use crate::runtime::{Guard, Setup};
+use crate::seal::Pending;
 pub(crate) use closing::Closing;
 use turn::{Taken, Turn};
 
@@ -54,6 +56,8 @@ pub(crate) struct Stepping {
     pages: [OpenPage; OPEN],
     open: AtomicUsize,
     kept: [AtomicUsize; KEPT],
+    /// What is said when the running step has ended.
+    pending: UnsafeCell<Option<Pending>>,
     /// Steps begun.
     pub(crate) taken: AtomicU64,
     /// Pages that stayed open because a step could not be had.
@@ -70,6 +74,7 @@ impl Stepping {
             pages: [const { OpenPage { start: AtomicUsize::new(0), closing: AtomicU32::new(0) } }; OPEN],
             open: AtomicUsize::new(0),
             kept: [const { AtomicUsize::new(0) }; KEPT],
+            pending: UnsafeCell::new(None),
             taken: AtomicU64::new(0),
             opened: AtomicU64::new(0),
         }
@@ -91,6 +96,28 @@ impl Stepping {
                 || (known == 0
                     && place.compare_exchange(0, page, Ordering::Relaxed, Ordering::Relaxed).is_ok())
         })
+    }
+
+    /// Keeps what is to be said at the end of the running step.
+    ///
+    /// # Safety
+    /// The caller has the turn.
+    pub(crate) unsafe fn wait_with(&self, pending: Pending) {
+        // SAFETY: only who has the turn touches it.
+        let place = unsafe { &mut *self.pending.get() };
+        *place = Some(match place.take() {
+            Some(before) => before.and(pending),
+            None => pending,
+        });
+    }
+
+    /// What the running step of this thread, at this instruction, touches, as far as something is to be said of it.
+    pub(crate) fn touches<P: Platform>(&self, platform: &P, pc: usize) -> Option<Range> {
+        if !self.turn.is_mine(platform) || self.pc.load(Ordering::Relaxed) != pc {
+            return None;
+        }
+        // SAFETY: this thread has the turn.
+        unsafe { (*self.pending.get()).as_ref() }.map(Pending::touched)
     }
 
     /// The pages that are open for the running step.
@@ -151,7 +178,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Opens the page of a fault for its instruction alone.
-    fn step_over(
+    pub(crate) fn step_over(
         &self,
         setup: &Setup,
         fault: &Fault,
@@ -165,6 +192,9 @@ impl<P: Platform> Guard<P> {
         match stepping.turn.take(&self.platform) {
             Taken::New => self.begin_step(fault),
             Taken::FromAbandoned => {
+                // What its thread had to say is lost with it: this one's name would be wrong.
+                // SAFETY: this thread has the turn.
+                unsafe { *stepping.pending.get() = None };
                 self.close_all(setup);
                 self.begin_step(fault);
             }
@@ -253,8 +283,13 @@ impl<P: Platform> Guard<P> {
         if next == stepping.pc.load(Ordering::Relaxed) {
             let rounds = stepping.rounds.load(Ordering::Relaxed).wrapping_add(1);
             stepping.rounds.store(rounds, Ordering::Relaxed);
+            // On pages that were closed on purpose each round is looked at.
+            if stepping.pages_open().any(|(_, closing)| closing == Closing::Sealed) {
+                self.end_step(setup);
+                return AfterStep::Done;
+            }
             if rounds < ROUNDS_MAX {
-                stepping.turn.renew(&self.platform, rounds);
+                stepping.turn.renew(rounds);
                 return AfterStep::Again;
             }
             self.leave_open(setup);
@@ -285,9 +320,17 @@ impl<P: Platform> Guard<P> {
     }
 
     fn end_step(&self, setup: &Setup) {
+        // SAFETY: this thread has the turn.
+        let mut pending = unsafe { (*self.stepping.pending.get()).take() };
+        if let Some(pending) = &mut pending {
+            self.note_result(pending);
+        }
         self.close_all(setup);
         self.stepping.pc.store(0, Ordering::Relaxed);
         self.stepping.turn.give_back();
+        if let Some(pending) = &pending {
+            self.report_result(setup, pending);
+        }
     }
 
     fn close_all(&self, setup: &Setup) {
@@ -332,8 +375,7 @@ impl<P: Platform> Guard<P> {
                 // Closed by a marker, in the mapping that its neighbours have.
                 Protection::ReadWrite
             }
-            Closing::Sealed if self.seals.find_in(page).is_some() => Protection::Read,
-            Closing::Sealed => Protection::ReadWrite,
+            Closing::Sealed => self.seals.allowed(page).unwrap_or(Protection::ReadWrite),
         };
         // SAFETY: the page was opened by the step that ends here.
         unsafe { self.platform.close_after_step(page, protection) }
@@ -347,7 +389,7 @@ fn what_of(case: &Case) -> usize {
 }
 
 /// Where an error comes from: the instruction, the kind, and who allocated the block.
-fn site_of(case: &Case, pc: usize) -> usize {
+pub(crate) fn site_of(case: &Case, pc: usize) -> usize {
     let trace = case.block.map_or(0, |beside| u64::from(beside.slot.allocated.trace));
     crate::pattern::mix(pc as u64 ^ (trace << 40) ^ ((case.kind as u64) << 32)) as usize
 }

@@ -212,6 +212,14 @@ fn seal(record: &Record, frames: &dyn Frames, json: &mut Json<'_>) -> fmt::Resul
     json.open('{')?;
     json.field("address")?.hex(seal.address)?;
     json.field("size")?.number(seal.size)?;
+    json.field("pages")?.open('{')?;
+    json.field("address")?.hex(seal.pages.0)?;
+    json.field("size")?.number(seal.pages.1)?;
+    json.close('}')?;
+    for (key, bytes) in [("old", seal.old), ("new", seal.new)] {
+        json.field(key)?;
+        if bytes.is_empty() { json.null()? } else { json.display(&bytes)? }
+    }
     json.field("sealer")?;
     stack(&seal.sealer, Which::Sealed, frames, json)?;
     json.close('}')

@@ -25,6 +25,7 @@ mod note;
 mod record;
 mod region;
 pub mod replay;
+mod seal;
 mod string;
 mod summary;
 pub mod text;
@@ -36,9 +37,10 @@ pub use message::Message;
 pub use module::{MODULES_MAX, Module, ModuleTable};
 pub use note::{Note, Notes};
 pub use record::{
-    Access, Block, Coverage, FRAMES_MAX, Neighbour, ProcessInfo, REGISTERS_MAX, Record, Registers, SealInfo,
-    Stack, ThreadInfo, Trace,
+    Access, Block, Coverage, FRAMES_MAX, Neighbour, ProcessInfo, REGISTERS_MAX, Record, Registers, Stack,
+    ThreadInfo, Trace,
 };
 pub use region::{RegionInfo, RegionPlace};
+pub use seal::{Bytes, CHANGED_MAX, SealInfo};
 pub use string::Text;
 pub use summary::{Summary, UNGUARDED_REASONS, Unguarded};

@@ -1,6 +1,8 @@
 //! The record of one error: plain data of fixed size, valid when zeroed.
 
-use crate::{AccessType, BlockState, Confidence, ErrorKind, ModuleTable, Notes, RegionInfo, Text, Where};
+use crate::{
+    AccessType, BlockState, Confidence, ErrorKind, ModuleTable, Notes, RegionInfo, SealInfo, Text, Where,
+};
 
 /// The most frames a stack can hold (`stack_depth` goes up to this).
 pub const FRAMES_MAX: usize = 128;
@@ -124,17 +126,6 @@ pub struct Neighbour {
     pub distance: u64,
 }
 
-/// Who made memory read-only, for a seal violation.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SealInfo {
-    /// First sealed byte.
-    pub address: u64,
-    /// Sealed bytes.
-    pub size: u64,
-    /// Who sealed it.
-    pub sealer: Stack,
-}
-
 /// The machine's registers at the fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Registers {
@@ -206,7 +197,7 @@ pub struct Record {
     pub damage: Option<(u64, u64)>,
     /// The thread that the error showed in. For `redzone-corruption` this is the thread that checked.
     pub fault: Stack,
-    /// Who sealed the memory, for a seal violation.
+    /// Who sealed the memory, for a seal violation, or set the tripwire.
     pub seal: Option<SealInfo>,
     /// The region of the program's own that it concerns.
     pub region: Option<RegionInfo>,

@@ -5,6 +5,7 @@
 
 mod documents;
 mod region;
+mod seal;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 pub use documents::*;
 pub use region::Region;
+pub use seal::{Pages, Seal};
 
 /// Why a line could not be read. Reads after "failed to read".
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,15 +25,18 @@
 
 mod alloc;
 mod capture;
+mod closing;
 #[doc(hidden)]
 pub mod exported;
 mod grown;
 mod questions;
 mod reports;
 mod runtime;
+mod sealed;
 mod seals;
 #[cfg(feature = "symbolize")]
 mod symbolize;
+mod watches;
 
 pub use alloc::GuardedAlloc;
 #[doc(hidden)]
@@ -44,4 +47,6 @@ pub use questions::{BlockInfo, Origin, check, describe, stats};
 #[cfg(feature = "tracing")]
 pub use reports::emit_tracing;
 pub use reports::{Report, drain_reports};
+pub use sealed::Sealed;
 pub use seals::{Seal, SealError, seal, seal_raw};
+pub use watches::{Tripwire, Watch, WatchOptions, Write, tripwire, tripwire_raw, watch, watch_raw};

@@ -48,7 +48,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn of(stack: &Stack) -> Origin {
+    pub(crate) fn of(stack: &Stack) -> Origin {
         Origin {
             thread: stack.thread.id,
             thread_name: stack.thread.name.as_str().to_owned(),

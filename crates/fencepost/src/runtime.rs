@@ -41,13 +41,13 @@ extern "C" fn thread_exit(word: usize) {
 }
 
 extern "C" fn fork_prepare() {
-    crate::seals::before_fork();
+    crate::closing::before_fork();
     GUARD.fork_prepare();
 }
 
 extern "C" fn fork_parent() {
     GUARD.fork_parent();
-    crate::seals::after_fork();
+    crate::closing::after_fork();
 }
 
 extern "C" fn fork_child() {
@@ -55,7 +55,7 @@ extern "C" fn fork_child() {
         capture::after_fork_of_several();
     }
     crate::exported::ending::note_process();
-    crate::seals::after_fork();
+    crate::closing::after_fork();
 }
 
 extern "C" fn at_exit() {

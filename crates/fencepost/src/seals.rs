@@ -1,28 +1,21 @@
 //! Memory made read-only, to catch the thread that writes when it must not.
-//!
-//! A range within one guarded heap block is sealed by the runtime: its pages belong to that block alone. For other
-//! memory (statics, mappings) whole pages only, by the `region` crate; what was allowed before is kept here and
-//! restored when the seal ends. The fault handler never looks at this registry: the runtime keeps what it needs.
 
-use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
-use std::sync::LazyLock;
 
-use fencepost_guard::{SealFailure, SealTicket};
-use fencepost_sys::{Memory, Range};
-use parking_lot::{Mutex, MutexGuard};
-use region::Protection;
+use fencepost_guard::{Purpose, SealFailure};
 
-use crate::runtime::{GUARD, here};
+use crate::closing::Closed;
+use crate::runtime::here;
+
+/// What seals, watches and tripwires say of system calls.
+pub(crate) const NOT_COVERED: &str = "system calls: not covered";
 
 /// Memory that stays read-only until this is dropped. A write to it is reported as a `seal-violation`.
 #[must_use = "the memory is writable again as soon as this is dropped"]
 #[derive(Debug)]
 pub struct Seal<'a> {
-    ticket: Option<SealTicket>,
-    range: Range,
+    closed: Closed,
     memory: PhantomData<&'a ()>,
 }
 
@@ -43,8 +36,6 @@ pub enum SealError {
         /// Bytes in a page.
         page_bytes: usize,
     },
-    /// Part of the range is sealed already.
-    AlreadySealed,
     /// Part of the range is not mapped readable and writable.
     NotWritable,
     /// Too many seals are held at once.
@@ -63,9 +54,12 @@ impl fmt::Display for SealError {
             SealError::NotOneBlock => f.write_str("the range does not lie within one live heap block"),
             SealError::OnStack => f.write_str("the memory is on this thread's stack: move it to the heap first"),
             SealError::NotWholePages { page_bytes } => {
-                write!(f, "memory outside the guarded heap is sealed by whole pages of {page_bytes} bytes only")
+                write!(
+                    f,
+                    "memory outside the guarded heap is closed by whole pages of {page_bytes} bytes, and others' data \
+                     may share the first or last of these: align it to a page"
+                )
             }
-            SealError::AlreadySealed => f.write_str("part of the range is sealed already"),
             SealError::NotWritable => f.write_str("part of the range is not mapped readable and writable"),
             SealError::TooMany => f.write_str("too many seals are held at once"),
             SealError::System(error) => write!(f, "the system refused: {error}"),
@@ -94,34 +88,12 @@ impl From<SealFailure> for SealError {
     }
 }
 
-/// What a sealed range outside the heap allowed before.
-struct Before {
-    range: Range,
-    parts: Vec<(Range, Protection)>,
-}
-
-/// The cold side of the seals outside the heap.
-static FOREIGN: LazyLock<Mutex<Vec<Before>>> = LazyLock::new(|| Mutex::new(Vec::new()));
-
-thread_local! {
-    /// The registry's guard while this thread forks. Never dropped by itself: the two functions below come in pairs.
-    static FORKING: Cell<Option<ManuallyDrop<MutexGuard<'static, Vec<Before>>>>> = const { Cell::new(None) };
-}
-
-/// Before a fork: no other thread holds the registry while the child is made.
-pub(crate) fn before_fork() {
-    FORKING.set(Some(ManuallyDrop::new(FOREIGN.lock())));
-}
-
-/// After a fork, on both sides.
-pub(crate) fn after_fork() {
-    drop(FORKING.take().map(ManuallyDrop::into_inner));
-}
-
 /// Makes the memory of a value read-only until the [`Seal`] drops: for a `Vec` pass `&v[..]`, for a `Box` `&*b`.
 ///
 /// The whole pages that the value touches become read-only. For a guarded heap block these hold nothing but the
-/// block. System calls that write to sealed memory fail with an error and no report.
+/// block. A write to the value is a `seal-violation`; a write to something else on these pages, such as the counts of an
+/// [`Arc`](std::sync::Arc) before the value that it holds, is let through, one instruction at a time.
+/// Reads cost nothing. Seals nest and overlap: memory is writable again when the last one is dropped.
 ///
 /// # Errors
 /// [`SealError`] says why not; nothing is changed then.
@@ -144,93 +116,32 @@ pub unsafe fn seal_raw(pointer: *const u8, len: usize) -> Result<Seal<'static>, 
 }
 
 fn seal_range<'a>(start: usize, len: usize, anchor: usize) -> Result<Seal<'a>, SealError> {
-    if len == 0 {
-        return Err(SealError::Empty);
-    }
-    let ticket = if GUARD.is_heap(start) {
-        GUARD.seal_block(start, len, anchor)?
-    } else {
-        seal_foreign(Range { start, len }, anchor)?
-    };
-    let range = ticket.range();
-    Ok(Seal { ticket: Some(ticket), range, memory: PhantomData })
-}
-
-fn seal_foreign(range: Range, anchor: usize) -> Result<SealTicket, SealError> {
-    if GUARD.own_stack().is_some_and(|stack| stack.contains(range.start)) {
-        return Err(SealError::OnStack);
-    }
-    let page_bytes = GUARD.platform().page_size();
-    if !range.start.is_multiple_of(page_bytes) || !range.len.is_multiple_of(page_bytes) {
-        return Err(SealError::NotWholePages { page_bytes });
-    }
-    let mut foreign = FOREIGN.lock();
-    if foreign.iter().any(|before| before.range.start < range.end() && range.start < before.range.end()) {
-        return Err(SealError::AlreadySealed);
-    }
-    let parts = protections(range)?;
-    // The runtime knows of the seal before a write can meet it.
-    let ticket = GUARD.note_seal(range, anchor)?;
-    // SAFETY: the range is mapped and writable by the query above; that its owner expects it to become read-only is
-    // what `seal_raw` asks of its caller, and `seal` of the shared reference.
-    if let Err(error) = unsafe { region::protect(range.start as *const u8, range.len, Protection::READ) } {
-        GUARD.unseal(ticket, || ());
-        return Err(SealError::System(error.into()));
-    }
-    foreign.push(Before { range, parts });
-    Ok(ticket)
-}
-
-/// The mappings of a range and what they allow; all must be readable and writable.
-fn protections(range: Range) -> Result<Vec<(Range, Protection)>, SealError> {
-    let regions =
-        region::query_range(range.start as *const u8, range.len).map_err(|_| SealError::NotWritable)?;
-    let mut parts = Vec::new();
-    let mut covered = range.start;
-    for mapped in regions {
-        let mapped = mapped.map_err(|_| SealError::NotWritable)?;
-        let whole = mapped.as_range();
-        let start = whole.start.max(range.start);
-        let end = whole.end.min(range.end());
-        if start != covered || !mapped.protection().contains(Protection::READ_WRITE) {
-            return Err(SealError::NotWritable);
-        }
-        parts.push((Range { start, len: end.saturating_sub(start) }, mapped.protection()));
-        covered = end;
-    }
-    if covered == range.end() { Ok(parts) } else { Err(SealError::NotWritable) }
+    let closed = Closed::new(Purpose::Seal, start, len, anchor)?;
+    Ok(Seal { closed, memory: PhantomData })
 }
 
 impl Seal<'_> {
-    /// The addresses that are read-only: the whole pages that the sealed memory touches.
+    /// The addresses that are read-only: the whole pages that the sealed memory touches. A write beside the sealed bytes
+    /// is let through, one instruction at a time.
     pub fn extent(&self) -> core::ops::Range<usize> {
-        self.range.start..self.range.end()
+        let pages = self.closed.pages();
+        pages.start..pages.end()
     }
 
-    /// What of system calls the seal covers: nothing. A system call that writes here fails with an error instead.
+    /// The addresses that a write is reported for.
+    pub fn sealed(&self) -> core::ops::Range<usize> {
+        let exact = self.closed.exact();
+        exact.start..exact.end()
+    }
+
+    /// How many writes there were to the sealed bytes.
+    pub fn violations(&self) -> u32 {
+        self.closed.hits()
+    }
+
+    /// What of system calls the seal covers: nothing. A system call that writes here fails with an error instead, but for
+    /// those that [`export_libc!`](crate::export_libc) and the preload look at, which are reported.
     pub fn system_calls(&self) -> &'static str {
-        "system calls: not covered"
-    }
-}
-
-impl Drop for Seal<'_> {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let mut foreign = FOREIGN.lock();
-        let known = foreign.iter().position(|before| before.range == self.range);
-        let parts = known.map(|index| foreign.swap_remove(index).parts).unwrap_or_default();
-        drop(foreign);
-        GUARD.unseal(ticket, || restore(&parts));
-    }
-}
-
-/// Gives memory back what it allowed before it was sealed.
-fn restore(parts: &[(Range, Protection)]) {
-    for &(range, protection) in parts {
-        // SAFETY: the memory is still mapped by the word of whoever sealed it, and gets back what it allowed.
-        let restored = unsafe { region::protect(range.start as *const u8, range.len, protection) };
-        if let Err(error) = restored {
-            eprintln!("fencepost: sealed memory at {:#x} could not be opened again: {error}", range.start);
-        }
+        NOT_COVERED
     }
 }

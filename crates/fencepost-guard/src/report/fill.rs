@@ -36,8 +36,11 @@ impl<P: Platform> Guard<P> {
         self.fill_fault_stack(frames, walk, record);
         record.block = case.block.map(|beside| self.block(&beside, now));
         record.seal = case.seal.map(|seal| SealInfo {
-            address: seal.range.start as u64,
-            size: seal.range.len as u64,
+            address: seal.exact.start as u64,
+            size: seal.exact.len as u64,
+            pages: (seal.pages.start as u64, seal.pages.len as u64),
+            old: seal.old,
+            new: seal.new,
             sealer: self.stack_of(&seal.act, now),
         });
         record.region = case.region;

@@ -7,10 +7,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use fencepost_sys::Platform;
 
-/// How long a turn may last without news, in milliseconds. A step is a few instructions of work; this is for a busy
-/// machine.
+/// How long who waits sees no news of a turn before it is taken for left, in milliseconds. A step is a few
+/// instructions of work; this is for a busy machine.
 const ABANDONED_MS: u64 = 2_000;
-/// How many rounds of a repeated instruction pass between two looks at the clock.
+/// How many rounds of a repeated instruction pass between two beats.
 const RENEWED_EVERY: usize = 1024;
 
 /// How the turn was had.
@@ -27,13 +27,19 @@ pub(super) enum Taken {
 /// The turn: 0 when it is free, else the holder's process and thread.
 pub(crate) struct Turn {
     holder: AtomicU64,
-    /// When the holder was last heard of, in milliseconds.
-    since: AtomicU64,
+    /// Counts up with each turn, and now and then within a long one.
+    beats: AtomicU64,
+}
+
+/// What a waiting thread has seen, and since when: it goes by its own clock, because a holder may be stopped anywhere.
+struct Wait {
+    seen: (u64, u64),
+    since: u64,
 }
 
 impl Turn {
     pub(super) const fn new() -> Self {
-        Turn { holder: AtomicU64::new(0), since: AtomicU64::new(0) }
+        Turn { holder: AtomicU64::new(0), beats: AtomicU64::new(0) }
     }
 
     fn own<P: Platform>(platform: &P) -> u64 {
@@ -49,20 +55,32 @@ impl Turn {
     /// Takes it, waiting as long as the holder is heard of.
     pub(super) fn take<P: Platform>(&self, platform: &P) -> Taken {
         let own = Self::own(platform);
+        let mut wait = None;
         loop {
             let holder = self.holder.load(Ordering::Acquire);
             if holder == own {
                 return Taken::Held;
             }
-            let now = platform.now_ms();
-            let heard = now.saturating_sub(self.since.load(Ordering::Relaxed)) < ABANDONED_MS;
-            if (holder == 0 || !heard)
+            if (holder == 0 || self.is_left(platform, holder, &mut wait))
                 && self.holder.compare_exchange(holder, own, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             {
-                self.since.store(now, Ordering::Relaxed);
+                self.beats.fetch_add(1, Ordering::Relaxed);
                 return if holder == 0 { Taken::New } else { Taken::FromAbandoned };
             }
             platform.pause();
+        }
+    }
+
+    /// Whether nothing has been heard of a holder since this thread began to wait for it.
+    fn is_left<P: Platform>(&self, platform: &P, holder: u64, wait: &mut Option<Wait>) -> bool {
+        let seen = (holder, self.beats.load(Ordering::Relaxed));
+        let now = platform.now_ms();
+        match wait {
+            Some(wait) if wait.seen == seen => now.saturating_sub(wait.since) >= ABANDONED_MS,
+            _ => {
+                *wait = Some(Wait { seen, since: now });
+                false
+            }
         }
     }
 
@@ -74,19 +92,19 @@ impl Turn {
     /// Waits until another thread's turn has ended, if there is one.
     pub(crate) fn wait_out<P: Platform>(&self, platform: &P) {
         let holder = self.holder.load(Ordering::Acquire);
-        while holder != 0
-            && holder != Self::own(platform)
-            && self.holder.load(Ordering::Acquire) == holder
-            && platform.now_ms().saturating_sub(self.since.load(Ordering::Relaxed)) < ABANDONED_MS
-        {
+        if holder == 0 || holder == Self::own(platform) {
+            return;
+        }
+        let mut wait = None;
+        while self.holder.load(Ordering::Acquire) == holder && !self.is_left(platform, holder, &mut wait) {
             platform.pause();
         }
     }
 
     /// Says that the holder is still at it.
-    pub(super) fn renew<P: Platform>(&self, platform: &P, rounds: usize) {
+    pub(super) fn renew(&self, rounds: usize) {
         if rounds.is_multiple_of(RENEWED_EVERY) {
-            self.since.store(platform.now_ms(), Ordering::Relaxed);
+            self.beats.fetch_add(1, Ordering::Relaxed);
         }
     }
 

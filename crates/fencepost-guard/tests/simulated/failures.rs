@@ -74,7 +74,7 @@ fn live(world: World) {
 fn seal_and_unseal(world: World) {
     let Placed::Here(block) = world.place(500, 8) else { return };
     let address = block.as_ptr().addr();
-    if let Ok(ticket) = world.guard.seal_block(address, 500, 0) {
+    if let Ok(ticket) = world.guard.seal_block(fencepost_guard::Purpose::Seal, address, 500, 0) {
         assert!(world.sim().would_trap_write(address), "a seal that was given holds");
         world.guard.unseal(ticket, || ());
     }

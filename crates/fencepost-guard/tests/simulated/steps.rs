@@ -148,11 +148,14 @@ fn a_step_that_was_left_is_closed_by_the_next() {
     assert_eq!(world.begin(&elsewhere), Verdict::Step);
     assert_eq!(world.sim().open_for_steps().len(), 1);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let next = scope.spawn(|| {
             world.enter();
-            world.sim().advance_ms(5_000);
             assert_eq!(world.raise(&fault(one + 24, AccessType::Write)), Verdict::Step);
         });
+        while !next.is_finished() {
+            world.sim().advance_ms(1_000);
+            std::thread::yield_now();
+        }
     });
     assert!(world.sim().open_for_steps().is_empty());
     assert_eq!(world.sim().step_ends(0x70_0003), NEXT);

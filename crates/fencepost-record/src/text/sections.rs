@@ -5,7 +5,8 @@ use core::fmt;
 use super::Page;
 use crate::wording::{Age, Clean, Count, Grouped};
 use crate::{
-    AccessType, BlockState, ErrorKind, FrameView, Neighbour, Note, Record, Stack, ThreadInfo, Where, Which,
+    AccessType, BlockState, ErrorKind, FrameView, Neighbour, Note, Record, SealInfo, Stack, ThreadInfo,
+    Where, Which,
 };
 
 /// Words around a thread: `written by thread 4242 'main':`.
@@ -44,6 +45,7 @@ impl Page<'_> {
         match (stack, self.record.kind, self.record.access.kind) {
             (Which::Allocated, ..) => "allocated ",
             (Which::Freed, ..) => "freed ",
+            (Which::Sealed, ErrorKind::Tripwire, _) => "set ",
             (Which::Sealed, ..) => "sealed ",
             (_, ErrorKind::StackOverflow, _) => "overflowed ",
             (_, ErrorKind::RedzoneCorruption | ErrorKind::WriteAfterFree | ErrorKind::Leak, _) => "found ",
@@ -100,15 +102,41 @@ impl Page<'_> {
         writeln!(self.out, "  {verb}  size {size}, alignment {align}")
     }
 
-    /// Who sealed the memory, and when.
+    /// Who sealed the memory or set the tripwire, when, and what the access changed.
     pub(super) fn seal(&mut self) -> fmt::Result {
         let Some(seal) = &self.record.seal else { return Ok(()) };
+        let (what, done) = match self.record.kind {
+            ErrorKind::Tripwire => ("the memory under the tripwire:", "set"),
+            _ => ("the sealed memory:", "sealed"),
+        };
         self.open_heading()?;
-        write!(self.out, "the sealed memory:")?;
+        write!(self.out, "{what}")?;
         self.close_space()?;
         let end = seal.address.saturating_add(seal.size);
-        writeln!(self.out, "{} from {:#x} up to {end:#x}", Count(seal.size, "byte"), seal.address)?;
-        self.event("sealed", &seal.sealer, Which::Sealed)
+        write!(self.out, "{} from {:#x} up to {end:#x}", Count(seal.size, "byte"), seal.address)?;
+        let (start, size) = seal.pages;
+        if (start, size) != (seal.address, seal.size) && size != 0 {
+            let end = start.saturating_add(size);
+            write!(self.out, ", by closing the pages from {start:#x} up to {end:#x}")?;
+        }
+        writeln!(self.out)?;
+        self.change(seal)?;
+        self.event(done, &seal.sealer, Which::Sealed)
+    }
+
+    /// The accessed bytes before and after.
+    fn change(&mut self, seal: &SealInfo) -> fmt::Result {
+        if seal.old.is_empty() {
+            return Ok(());
+        }
+        if let Some(offset) = self.record.access.address.and_then(|at| at.checked_sub(seal.address)) {
+            write!(self.out, "at offset {offset}: ")?;
+        }
+        match (seal.new.is_empty(), seal.new == seal.old) {
+            (true, _) => writeln!(self.out, "{:#} until then", seal.old),
+            (_, true) => writeln!(self.out, "{:#} before and after", seal.old),
+            _ => writeln!(self.out, "{:#} before, {:#} after", seal.old, seal.new),
+        }
     }
 
     /// The region of the program's own, and how much of it is used.

@@ -283,11 +283,14 @@ fn other_faults() -> Vec<(&'static str, Record)> {
     let sealer = stack(main_thread(), 61_000, false, &[PROGRAM + 0x4001]);
     let mut seal = Record { access: access(Write, end - 52, Some(4)), ..base(SealViolation) };
     seal.block = Some(block(64, Where::Inside, 12));
-    seal.seal = Some(SealInfo { address: end - 64, size: 64, sealer });
+    let pages = (end - 4096, 4096);
+    let (old, new) = (Bytes::new(&[1, 0, 0, 0]), Bytes::new(&[2, 0, 0, 0]));
+    seal.seal = Some(SealInfo { address: end - 64, size: 64, pages, old, new, sealer });
     let mut global = seal;
     global.block = None;
     let mut tripwire = Record { access: access(Read, end - 32, Some(8)), ..base(Tripwire) };
     tripwire.block = Some(block(48, Where::Inside, 16));
+    tripwire.seal = Some(SealInfo { address: end - 48, size: 48, pages, sealer, ..SealInfo::default() });
     let mut wild = Record { access: access(Execute, end, None), ..base(WildAccess) };
     wild.neighbours = [
         Some(Neighbour { address: end - 4096, size: 24, state: BlockState::Live, distance: 4072 }),

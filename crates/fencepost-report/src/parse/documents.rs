@@ -94,7 +94,7 @@ documents! {
         neighbours: [Option<Neighbour>; 2],
         /// The seal that was violated.
         #[serde(deserialize_with = "nullable")]
-        seal: Option<Seal>,
+        seal: Option<super::Seal>,
         /// The region of the program's own.
         #[serde(deserialize_with = "nullable")]
         region: Option<super::Region>,
@@ -196,16 +196,6 @@ documents! {
         state: BlockState,
         /// Bytes between it and the address.
         distance: u64,
-    }
-
-    /// Memory that was made read-only.
-    Seal {
-        /// Its first byte.
-        address: Hex,
-        /// Its size in bytes.
-        size: u64,
-        /// Who sealed it.
-        sealer: Event,
     }
 
     /// A thread and where it was.

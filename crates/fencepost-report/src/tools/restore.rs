@@ -38,6 +38,9 @@ pub(crate) fn record(document: &Document) -> Box<Record> {
         seal: document.seal.as_ref().map(|seal| record::SealInfo {
             address: seal.address.0,
             size: seal.size,
+            pages: seal.pages.as_ref().map_or((0, 0), |pages| (pages.address.0, pages.size)),
+            old: bytes(seal.old.as_deref()),
+            new: bytes(seal.new.as_deref()),
             sealer: stack(&seal.sealer),
         }),
         region: document.region.as_ref().map(region),
@@ -57,6 +60,11 @@ pub(crate) fn record(document: &Document) -> Box<Record> {
     });
     fill_modules(&mut out.modules, document);
     out
+}
+
+/// Bytes as a line has them; none where they are not known.
+fn bytes(text: Option<&str>) -> record::Bytes {
+    text.and_then(record::Bytes::parse).unwrap_or_default()
 }
 
 fn region(region: &parse::Region) -> record::RegionInfo {

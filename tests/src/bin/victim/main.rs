@@ -10,6 +10,7 @@ mod calls;
 mod frees;
 mod growing;
 mod pointers;
+mod races;
 mod seals;
 mod stacks;
 mod steps;
@@ -52,6 +53,7 @@ fn main() {
         "stack-overflow" => stacks::overflow(rest),
         "seal" => seals::violate(rest),
         "step" => steps::step(rest),
+        "race" => races::race(rest),
         "growing" => growing::misuse(rest),
         "memcpy" => calls::memcpy_overrun(),
         "qsort" => calls::qsort_overrun(),
