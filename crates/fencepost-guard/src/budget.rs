@@ -2,18 +2,23 @@
 //!
 //! # What it costs
 //! The time of every guarded allocation and free is measured and added up; the program's own time is the process's CPU
-//! time without that. *Debt* is what was spent beyond the share earned. It starts at what the start itself took, may rise
-//! to [`DEBT_NS`], and everything that is decided follows from how high it stands.
+//! time without that, and its share is what may be spent. At first there is an *advance*: [`ADVANCE_NS`] may be spent
+//! before they are earned, and [`FIRST_NS`] for first blocks of contexts. What is decided follows from the *pressure*: how
+//! near to what may be spent by now that is which was spent.
 //!
 //! # What is guarded
-//! - The first block of a new calling context (`contexts.rs`), as long as the debt is below its limit, and as long as such
-//!   first blocks have not taken more than three quarters of all that may be spent: a program of endless new contexts
-//!   leaves the rest for the old ones.
-//! - Every block, while little was spent: short programs are guarded whole.
+//! - The first block of a new calling context (`contexts.rs`), as long as it can be paid for, and as long as such first
+//!   blocks have not taken more than three quarters of all that may be spent: a program of endless new contexts leaves the
+//!   rest for the old ones.
+//! - Every block, while the pressure is low: very short programs are guarded whole.
 //! - Else a context's blocks at growing distances: after its u-th block about `u * spread` more pass, give or take all
 //!   of it by chance. So each context is guarded about equally often in every doubling of its uses, whether it is hot or
-//!   rare, early and late. `spread` grows with the debt, from a 256th to 16 times, which is how the share is held: a program
-//!   that goes on earns, the debt falls, the distances shrink, and late errors have the same chance as early ones.
+//!   rare, early and late. `spread` grows with the pressure, from a 256th to 16 times, which is how the share is held: a
+//!   program that goes on earns, the pressure falls, the distances shrink, and late errors have the same chance as early ones.
+//!
+//! # Looking costs too
+//! A context is looked up in some 8 ns. A thread that allocates so often that this alone would take more than a quarter of
+//! the share looks at one block in `stride` only; the others pass by its allowance, as under `mode=sample`.
 //!
 //! Everything is Relaxed: the numbers steer, nothing else is reached through them.
 
@@ -27,22 +32,31 @@ use crate::front::Pass;
 use crate::runtime::{Guard, Setup};
 use crate::threads::ThreadState;
 
-/// The most that may be spent beyond what was earned, in nanoseconds: what a short program may cost in advance.
-const DEBT_NS: u64 = 2_000_000;
-/// The same for first blocks of contexts, in parts of [`FULL`].
-const FIRST_FULL: u64 = 5 * FULL;
+/// What may be spent before it is earned, in nanoseconds: this much a short program may cost.
+const ADVANCE_NS: u64 = 1_000_000;
+/// The same for first blocks of contexts.
+const FIRST_NS: u64 = 2_500_000;
 /// The most that may be earned and not spent: a burst after a quiet time costs no more than this at once.
 const CREDIT_NS: u64 = 8_000_000;
-/// Debt is weighed in this many steps of [`DEBT_NS`].
+/// The pressure begins when what is left is less than this, in nanoseconds.
+const WINDOW_NS: u64 = 1_000_000;
+/// The pressure when nothing is left.
 const FULL: u64 = 1024;
 /// Below this every block is guarded.
 const FREE: u64 = 192;
-/// Debt that doubles the spread.
+/// Pressure that doubles the spread.
 const DOUBLING: u64 = 64;
 /// One charge is taken to be at most this, in nanoseconds: what takes longer was another process's time.
 const CHARGE_MAX: u64 = 200_000;
 /// What is charged beyond the time measured, as a part of it: the caches that the program finds cold afterwards.
-const AFTERMATH: u64 = 8;
+const AFTERMATH: u64 = 4;
+/// What looking a context up takes, in nanoseconds, and the part of the share that it may take.
+const LOOK_NS: u64 = 8;
+const LOOK_PART: u64 = 4;
+/// Looks between two measurements of how often a thread allocates.
+const LOOKS: u32 = 1024;
+/// The most blocks that one look stands for.
+const STRIDE_MAX: u32 = 64;
 /// The fewest blocks that pass after one that could not be paid for.
 const REFUSED_GAP: u64 = 64;
 
@@ -100,6 +114,12 @@ impl Budget {
         }
     }
 
+    /// Microseconds of work, without what was charged beyond them.
+    pub(crate) fn spent_us(&self) -> u64 {
+        let spent = self.spent.load(Ordering::Relaxed);
+        spent.saturating_sub(spent / (AFTERMATH + 1)) / 1000
+    }
+
     /// Works out what was earned by now: the share of the CPU time that was the program's own.
     fn earn(&self, cpu_ns: u64, percent: u64) {
         let spent = self.spent.load(Ordering::Relaxed);
@@ -109,24 +129,30 @@ impl Budget {
         self.lapsed.fetch_max(lapsed, Ordering::Relaxed);
     }
 
-    /// The debt, [`FULL`] being the limit.
-    fn debt(&self) -> u64 {
+    /// What may be spent by now, and what was.
+    fn account(&self, advance: u64) -> (u64, u64) {
         let spent = self.spent.load(Ordering::Relaxed).saturating_add(self.lapsed.load(Ordering::Relaxed));
-        let debt = spent.saturating_sub(self.earned.load(Ordering::Relaxed));
-        debt.saturating_mul(FULL) / DEBT_NS
+        (self.earned.load(Ordering::Relaxed).max(advance), spent)
+    }
+
+    /// How near to what may be spent we are: [`FULL`] when nothing is left.
+    fn pressure(&self) -> u64 {
+        let (may, spent) = self.account(ADVANCE_NS);
+        let left = may.saturating_sub(spent).min(WINDOW_NS);
+        FULL.saturating_sub(left.saturating_mul(FULL) / WINDOW_NS)
     }
 
     /// Whether first blocks may still be guarded.
     fn allows_first(&self) -> bool {
-        let may =
-            self.earned.load(Ordering::Relaxed).saturating_add(DEBT_NS.saturating_mul(FIRST_FULL) / FULL);
-        self.spent_first.load(Ordering::Relaxed) < may.saturating_sub(may / 4)
+        let (may, spent) = self.account(FIRST_NS);
+        let share = may.saturating_sub(may / 4);
+        spent < may && self.spent_first.load(Ordering::Relaxed) < share
     }
 }
 
-/// How many blocks of a context pass on average, after `uses` of them and with this debt.
-fn mean_gap(uses: u64, debt: u64) -> u64 {
-    let above = debt.saturating_sub(FREE);
+/// How many blocks of a context pass on average, after `uses` of them and under this pressure.
+fn mean_gap(uses: u64, pressure: u64) -> u64 {
+    let above = pressure.saturating_sub(FREE);
     if above == 0 {
         return 0;
     }
@@ -142,12 +168,55 @@ impl<P: Platform> Guard<P> {
     pub(crate) fn passes_budget(&self, state: &ThreadState, size: usize, door: Door, here: usize) -> bool {
         let key = self.contexts.fingerprint(here, state.stack(), size, door);
         if Pass::of(state, key).is_some_and(|place| place.take(key)) {
+            self.stride_on(state);
             return true;
         }
         state.call_key.store(key, Ordering::Relaxed);
         state.call_here.store(here, Ordering::Relaxed);
         state.call_door.store(door as u32, Ordering::Relaxed);
         false
+    }
+
+    /// Lets the next blocks of a thread that allocates very often pass without a look.
+    #[inline(always)]
+    fn stride_on(&self, state: &ThreadState) {
+        let left = state.looks.load(Ordering::Relaxed);
+        if left == 0 {
+            return self.pace(state);
+        }
+        state.looks.store(left.wrapping_sub(1), Ordering::Relaxed);
+        let stride = state.stride.load(Ordering::Relaxed);
+        if stride > 1 {
+            // By chance, so that no rhythm of the program is missed for good.
+            let span = u64::from(stride).saturating_mul(2).saturating_sub(1);
+            let blocks = state.next_random().checked_rem(span).unwrap_or(0);
+            self.grant(state, u32::try_from(blocks).unwrap_or(0));
+        }
+    }
+
+    /// Measures how often this thread looks, and sets its stride.
+    #[cold]
+    fn pace(&self, state: &ThreadState) {
+        let now = self.platform.now_ns();
+        let taken = match state.paced_ns.swap(now, Ordering::Relaxed) {
+            // The first look of the thread.
+            0 => u64::MAX,
+            before => now.saturating_sub(before),
+        };
+        let percent = self.decided().map_or(1, |setup| u64::from(setup.options.budget));
+        let wanted = u64::from(LOOKS)
+            .saturating_mul(LOOK_NS * LOOK_PART * 100)
+            .checked_div(percent)
+            .unwrap_or(u64::MAX);
+        let stride = state.stride.load(Ordering::Relaxed).max(1);
+        let stride = match taken {
+            taken if taken < wanted => stride.saturating_mul(2).min(STRIDE_MAX),
+            taken if taken / 4 > wanted => (stride / 2).max(1),
+            _ => stride,
+        };
+        self.budget.spent.fetch_add(u64::from(LOOKS).saturating_mul(LOOK_NS), Ordering::Relaxed);
+        state.stride.store(stride, Ordering::Relaxed);
+        state.looks.store(LOOKS, Ordering::Relaxed);
     }
 
     /// Decides about a block of a context that may not pass unseen.
@@ -163,18 +232,18 @@ impl<P: Platform> Guard<P> {
             key => key,
         };
         self.look_at_the_time(setup);
-        let index = self.contexts.find(key, size).ok_or(Unguarded::Budget)?;
+        let index = self.contexts.find(key, size);
         let context = self.contexts.at(index).ok_or(Unguarded::Budget)?;
         let uses = self.contexts.use_one(context);
         let is_first = context.guarded.load(Ordering::Relaxed) == 0;
-        let debt = self.budget.debt();
+        let pressure = self.budget.pressure();
         let due = context.next.load(Ordering::Relaxed);
         if !is_first && uses < due {
             self.let_pass(setup, state, key, index, due.saturating_sub(uses).saturating_sub(1));
             return Err(Unguarded::Budget);
         }
-        let affordable = if is_first { debt < FIRST_FULL && self.budget.allows_first() } else { debt < FULL };
-        let mean = if affordable { mean_gap(uses, debt) } else { (uses / 4).max(REFUSED_GAP) };
+        let affordable = if is_first { self.budget.allows_first() } else { pressure < FULL };
+        let mean = if affordable { mean_gap(uses, pressure) } else { (uses / 4).max(REFUSED_GAP) };
         let span = mean.saturating_mul(2).saturating_add(1);
         let gap = state.next_random().checked_rem(span).unwrap_or(0);
         context.next.store(uses.saturating_add(gap).saturating_add(1), Ordering::Relaxed);
@@ -191,6 +260,7 @@ impl<P: Platform> Guard<P> {
             && let Some(place) = Pass::of(state, key)
         {
             place.give(state, &self.contexts, key, context, u32::try_from(blocks).unwrap_or(u32::MAX));
+            self.stride_on(state);
         }
     }
 
@@ -240,14 +310,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_grow_with_uses_and_with_debt() {
+    fn distances_grow_with_uses_and_with_pressure() {
         assert_eq!(mean_gap(1_000_000, FREE), 0, "little was spent: everything is guarded");
         assert_eq!(mean_gap(100, FREE + 1), 0, "and the first blocks of each context still");
         assert_eq!(mean_gap(2560, FREE + DOUBLING * 8), 2560);
         assert_eq!(mean_gap(2560, FREE + DOUBLING * 9), 5120);
         assert_eq!(mean_gap(2560, FREE + DOUBLING * 8 + DOUBLING / 2), 3840);
         assert!(mean_gap(u64::MAX, u64::MAX) > 0 && mean_gap(0, FULL) == 0);
-        let gaps: std::vec::Vec<u64> = (0..2 * FULL).map(|debt| mean_gap(10_000, debt)).collect();
+        let gaps: std::vec::Vec<u64> = (0..2 * FULL).map(|pressure| mean_gap(10_000, pressure)).collect();
         assert!(gaps.is_sorted());
     }
 
@@ -255,23 +325,32 @@ mod tests {
     fn what_is_earned_is_a_share_of_the_programs_own_time() {
         let budget = Budget::new();
         budget.charge(8_000, false);
-        assert_eq!(budget.spent.load(Ordering::Relaxed), 9_000, "with what comes after");
-        budget.earn(1_009_000, 5);
-        assert_eq!(budget.earned.load(Ordering::Relaxed), 50_000);
-        assert_eq!(budget.debt(), 0);
+        assert_eq!(budget.spent.load(Ordering::Relaxed), 10_000, "with what comes after");
+        assert_eq!(budget.spent_us(), 8);
+        budget.earn(10_010_000, 5);
+        assert_eq!(budget.earned.load(Ordering::Relaxed), 500_000);
+        assert!(budget.pressure() < FREE, "the advance is there");
         budget.charge(u64::MAX, false);
-        assert_eq!(budget.spent.load(Ordering::Relaxed), 9_000 + 225_000, "one charge is bounded");
-        for _ in 0..1000 {
+        assert_eq!(budget.spent.load(Ordering::Relaxed), 10_000 + 250_000, "one charge is bounded");
+        for _ in 0..10 {
             budget.charge(CHARGE_MAX, true);
         }
-        assert!(budget.debt() > FULL && !budget.allows_first());
-        budget.begin_anew();
-        assert!(budget.debt() == 0 && budget.allows_first());
+        assert!(budget.pressure() == FULL && !budget.allows_first());
+        budget.earn(1_000_000_000, 5);
+        assert!(budget.pressure() == 0 && budget.allows_first(), "what comes in is spent again");
+    }
+
+    #[test]
+    fn a_long_quiet_time_buys_one_burst_of_a_bounded_cost() {
+        let budget = Budget::new();
         budget.earn(100_000_000_000, 5);
         assert_eq!(budget.lapsed.load(Ordering::Relaxed), 5_000_000_000 - CREDIT_NS);
-        for _ in 0..((CREDIT_NS + DEBT_NS) / 225_000 + 1) {
+        for _ in 0..CREDIT_NS / 250_000 {
+            assert!(budget.pressure() < FULL);
             budget.charge(CHARGE_MAX, false);
         }
-        assert!(budget.debt() >= FULL, "a long quiet time buys one burst of a bounded cost");
+        assert_eq!(budget.pressure(), FULL);
+        budget.begin_anew();
+        assert_eq!(budget.pressure(), 0);
     }
 }

@@ -9,18 +9,22 @@
 //! the fingerprint coarser and never wrong memory: words are only read between our frame and the start of the stack.
 //!
 //! # The table
-//! Fixed in size, in memory that comes as it is touched. A context is added by one compare-and-swap of its key and
-//! never moves or goes. Where no place is left near where it belongs, it shares the last entry with all such.
-//! Counts are Relaxed: they steer choices, and no other memory is reached through them.
+//! Fixed in size, in memory that comes as it is touched: entries one after the other, and places by key that hold their
+//! numbers, so that few contexts touch few pages. An entry is written before the compare-and-swap that puts its number
+//! into a place (Release), and never moves or goes; two threads that add the same context at once may leave one entry
+//! unused. Where no entry or no place is left, contexts share the first entry. Counts are Relaxed: they steer choices,
+//! and no other memory is reached through them.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use fencepost_sys::{Memory, Range, VmResult};
 
 use crate::region::Region;
 
-/// Contexts that are told apart; a power of two.
-const CONTEXTS: usize = 1 << 16;
+/// Contexts that are told apart, and one for the others.
+const CONTEXTS: usize = 1 << 15;
+/// Places by key; a power of two, and so many that few keys share one.
+const PLACES: usize = 1 << 16;
 /// Places looked at for one key.
 const PROBES: usize = 16;
 /// Functions of ours that programs call, told apart by [`Door`].
@@ -108,7 +112,9 @@ struct Steps {
 
 /// All contexts.
 pub(crate) struct Contexts {
-    table: Region,
+    entries: Region,
+    places: Region,
+    used: AtomicU32,
     steps: Steps,
     seen: AtomicU32,
     covered: AtomicU32,
@@ -144,7 +150,10 @@ impl Words {
 impl Contexts {
     pub(crate) const fn new() -> Contexts {
         Contexts {
-            table: Region::new(),
+            entries: Region::new(),
+            places: Region::new(),
+            // The first entry is for the contexts that find no other.
+            used: AtomicU32::new(1),
             steps: Steps {
                 first: [const { AtomicU32::new(0) }; DOORS],
                 changes: [const { AtomicU32::new(0) }; DOORS],
@@ -156,13 +165,19 @@ impl Contexts {
     }
 
     pub(crate) fn start<M: Memory>(&self, memory: &M) -> VmResult {
-        let bytes = CONTEXTS.wrapping_mul(size_of::<Context>());
-        self.table.reserve(memory, bytes)?;
-        self.table.ensure(memory, bytes)
+        for (region, bytes) in [
+            (&self.entries, CONTEXTS.wrapping_mul(size_of::<Context>())),
+            (&self.places, PLACES.wrapping_mul(size_of::<AtomicU16>())),
+        ] {
+            region.reserve(memory, bytes)?;
+            region.ensure(memory, bytes)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
-        self.table.release(memory);
+        self.entries.release(memory);
+        self.places.release(memory);
     }
 
     /// Contexts seen, and those of which a block was ever guarded.
@@ -172,7 +187,7 @@ impl Contexts {
 
     /// Every context that was seen.
     pub(crate) fn all(&self) -> impl Iterator<Item = &'static Context> {
-        (0..CONTEXTS)
+        (0..self.entries_used())
             .filter_map(|index| self.at(index))
             .filter(|context| context.uses.load(Ordering::Relaxed) != 0)
     }
@@ -180,33 +195,49 @@ impl Contexts {
     /// The context of a number.
     pub(crate) fn at(&self, index: usize) -> Option<&'static Context> {
         // SAFETY: the region holds a table of `Context` only, made of atomics and valid when zeroed.
-        unsafe { self.table.get::<Context>(index) }
+        unsafe { self.entries.get::<Context>(index) }
+    }
+
+    fn entries_used(&self) -> usize {
+        (self.used.load(Ordering::Relaxed) as usize).min(CONTEXTS)
     }
 
     /// The number of a key's context, which is added if it is new.
-    pub(crate) fn find(&self, key: u64, size: usize) -> Option<usize> {
-        let last = CONTEXTS.wrapping_sub(1);
+    pub(crate) fn find(&self, key: u64, size: usize) -> usize {
+        let mut added = None;
         for probe in 0..PROBES {
-            // All places but the last, which is for those that find none.
-            let index = ((key >> 40) as usize).wrapping_add(probe).checked_rem(last)?;
-            let context = self.at(index)?;
-            let there = context.key.load(Ordering::Relaxed);
-            if there == key {
-                return Some(index);
-            }
-            if there != 0 {
-                continue;
-            }
-            match context.key.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => {
-                    context.size.store(u32::try_from(size).unwrap_or(u32::MAX), Ordering::Relaxed);
-                    return Some(index);
+            let index = ((key >> 40) as usize).wrapping_add(probe) & PLACES.wrapping_sub(1);
+            // SAFETY: the region holds a table of `AtomicU16` only, valid when zeroed.
+            let Some(place) = (unsafe { self.places.get::<AtomicU16>(index) }) else { return 0 };
+            let mut number = place.load(Ordering::Acquire);
+            if number == 0 {
+                if added.is_none() {
+                    added = self.add(key, size);
                 }
-                Err(theirs) if theirs == key => return Some(index),
-                Err(_) => {}
+                let Some(mine) = added else { return 0 };
+                match place.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => return usize::from(mine),
+                    Err(theirs) => number = theirs,
+                }
+            }
+            let there = self.at(usize::from(number));
+            if there.is_some_and(|context| context.key.load(Ordering::Relaxed) == key) {
+                return usize::from(number);
             }
         }
-        Some(last)
+        0
+    }
+
+    /// An entry for a key, not in any place yet; `None` when there is none left.
+    fn add(&self, key: u64, size: usize) -> Option<u16> {
+        if self.entries_used() >= CONTEXTS {
+            return None;
+        }
+        let number = self.used.fetch_add(1, Ordering::Relaxed);
+        let context = self.at(number as usize)?;
+        context.key.store(key, Ordering::Relaxed);
+        context.size.store(u32::try_from(size).unwrap_or(u32::MAX), Ordering::Relaxed);
+        u16::try_from(number).ok()
     }
 
     /// Counts one use of a context, and says how many that makes.
@@ -323,7 +354,7 @@ impl Contexts {
     /// The context of a guarded block whose fingerprint has become finer since it was looked up: it is counted there
     /// alone.
     pub(crate) fn rename(&self, old: usize, key: u64, size: usize) -> usize {
-        let new = self.find(key, size).unwrap_or(old);
+        let new = self.find(key, size);
         if let (Some(before), Some(after), true) = (self.at(old), self.at(new), new != old) {
             self.use_one(after);
             if before.guarded.load(Ordering::Relaxed) == 0 && before.uses.swap(0, Ordering::Relaxed) != 0 {

@@ -4,10 +4,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use fencepost_record::Unguarded;
-
 use crate::contexts::Contexts;
-use crate::threads::{Counters, ThreadState};
+use crate::threads::ThreadState;
 
 /// Places in a thread's front; a power of two.
 const FRONT: usize = 1 << 11;
@@ -69,7 +67,7 @@ impl Pass {
         if let Some(context) = contexts.at(context) {
             context.uses.fetch_add(u64::from(passes), Ordering::Relaxed);
         }
-        count(state, u64::from(passes));
+        state.count_passed(u64::from(passes));
     }
 
     /// Passes that were not used are no longer counted.
@@ -84,7 +82,7 @@ impl Pass {
             let updated = context.uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
             debug_assert!(updated.is_ok());
         }
-        count(state, 0u64.wrapping_sub(left));
+        state.count_passed(0u64.wrapping_sub(left));
     }
 
     /// All that a thread has counted and not used.
@@ -99,11 +97,5 @@ impl Pass {
             place.settle(state, contexts);
             place.key.store(0, Ordering::Relaxed);
         }
-    }
-}
-
-fn count(state: &ThreadState, passes: u64) {
-    if let Some(counter) = state.counters.unguarded.get(Unguarded::Budget as usize) {
-        Counters::bump(counter, passes);
     }
 }

@@ -124,9 +124,7 @@ impl<P: Platform> Guard<P> {
 
     /// Lets a thread's next `blocks` allocations pass, and counts them as passed.
     pub(crate) fn grant(&self, state: &ThreadState, blocks: u32) {
-        if let Some(counter) = state.counters.unguarded.get(Unguarded::Sample as usize) {
-            Counters::bump(counter, u64::from(blocks));
-        }
+        state.count_passed(u64::from(blocks));
         state.allowance.store(blocks, Ordering::Relaxed);
     }
 }
@@ -155,8 +153,18 @@ impl ThreadState {
         let ahead = self.counted_ahead();
         self.allowance.store(0, Ordering::Relaxed);
         self.held_allowance.store(0, Ordering::Relaxed);
-        if let Some(counter) = self.counters.unguarded.get(Unguarded::Sample as usize) {
-            Counters::bump(counter, 0u64.wrapping_sub(ahead));
+        self.count_passed(0u64.wrapping_sub(ahead));
+    }
+
+    /// Why blocks of this thread pass.
+    pub(crate) fn passes_by(&self) -> Unguarded {
+        if self.front.load(Ordering::Relaxed) == 0 { Unguarded::Sample } else { Unguarded::Budget }
+    }
+
+    /// Counts passes, or with a wrapping number takes them off.
+    pub(crate) fn count_passed(&self, blocks: u64) {
+        if let Some(counter) = self.counters.unguarded.get(self.passes_by() as usize) {
+            Counters::bump(counter, blocks);
         }
     }
 }

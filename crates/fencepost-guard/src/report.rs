@@ -24,7 +24,7 @@ use crate::region::Region;
 use crate::runtime::{Guard, Setup};
 use crate::seal::SealView;
 use crate::slot::SlotView;
-use crate::threads::{BUSY, ThreadState};
+use crate::threads::BUSY;
 use known::Known;
 
 /// Records kept for [`Guard::drain`].
@@ -338,12 +338,10 @@ impl<P: Platform> Guard<P> {
     /// Blocks that were not guarded, for one reason.
     pub(crate) fn unguarded_by(&self, why: fencepost_record::Unguarded) -> u64 {
         let counted = self.threads.sum(|counters| counters.unguarded_by(why));
-        let ahead = match why {
-            fencepost_record::Unguarded::Sample => ThreadState::counted_ahead,
-            fencepost_record::Unguarded::Budget => Pass::counted_ahead,
-            _ => return counted,
-        };
-        self.threads.owned().fold(counted, |sum, state| sum.saturating_sub(ahead(state)))
+        let passing = self.threads.owned().filter(|state| state.passes_by() == why);
+        passing.fold(counted, |sum, state| {
+            sum.saturating_sub(state.counted_ahead()).saturating_sub(Pass::counted_ahead(state))
+        })
     }
 
     /// Hands every record that was not handed out yet to `each`, oldest first, and says how many were lost because

@@ -94,6 +94,10 @@ pub(crate) struct ThreadState {
     pub(crate) call_key: AtomicU64,
     pub(crate) call_here: AtomicUsize,
     pub(crate) call_door: AtomicU32,
+    /// Under `mode=budget`: blocks that one look stands for, looks until that is measured again, and when it was last.
+    pub(crate) stride: AtomicU32,
+    pub(crate) looks: AtomicU32,
+    pub(crate) paced_ns: AtomicU64,
     /// Not 0 while this thread resolves names for a report: what it allocates comes from the private arena.
     pub(crate) reporting: AtomicU32,
     /// The span that each kind of small slot is taken from: number plus 1.
@@ -265,7 +269,15 @@ impl ThreadTable {
         for batch in &state.batches {
             batch.store(0, Ordering::Relaxed);
         }
-        for word in [&state.countdown, &state.until_check, &state.reporting, &state.depth, &state.allowance] {
+        for word in [
+            &state.countdown,
+            &state.until_check,
+            &state.reporting,
+            &state.depth,
+            &state.allowance,
+            &state.stride,
+            &state.looks,
+        ] {
             word.store(0, Ordering::Relaxed);
         }
         state.owned.store(1, Ordering::Release);

@@ -232,6 +232,7 @@ impl<P: Platform> Guard<P> {
         Summary {
             contexts,
             contexts_guarded,
+            guarding_us: self.budget.spent_us(),
             contexts_confused: self.contexts.all().filter(|context| is_confused(context)).count() as u64,
             pid: self.platform.process_id(),
             engine: setup.engine().name(),

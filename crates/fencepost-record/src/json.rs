@@ -85,6 +85,7 @@ pub fn summary(summary: &Summary, out: &mut dyn Write) -> fmt::Result {
     json.field("contexts")?.number(summary.contexts)?;
     json.field("contexts_guarded")?.number(summary.contexts_guarded)?;
     json.field("contexts_confused")?.number(summary.contexts_confused)?;
+    json.field("guarding_us")?.number(summary.guarding_us)?;
     json.field("live")?.number(summary.live)?;
     json.field("live_max")?.number(summary.live_max)?;
     json.field("quarantined_bytes")?.number(summary.quarantined_bytes)?;

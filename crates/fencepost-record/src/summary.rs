@@ -108,6 +108,8 @@ pub struct Summary {
     pub contexts_guarded: u64,
     /// Those that were taken for one and are more.
     pub contexts_confused: u64,
+    /// Microseconds that guarding took under `mode=budget`, as it was measured.
+    pub guarding_us: u64,
     /// Guarded blocks alive now.
     pub live: u64,
     /// The most guarded blocks alive at once.
@@ -163,7 +165,8 @@ impl fmt::Display for Summary {
         if self.contexts > 0 {
             let percent = Percent { part: self.contexts_guarded, whole: self.contexts, digits: 2 };
             write!(f, "{HEAD} a block was guarded of {} of ", Grouped(self.contexts_guarded))?;
-            writeln!(f, "{} ({percent}%)", Count(self.contexts, "calling context"))?;
+            write!(f, "{} ({percent}%), ", Count(self.contexts, "calling context"))?;
+            writeln!(f, "guarding took {} ms", Grouped(self.guarding_us.div_ceil(1000)))?;
         }
         for (reason, count) in Unguarded::ALL.iter().zip(self.unguarded).filter(|(_, count)| *count > 0) {
             let percent = Percent { part: count, whole: self.total, digits: 2 };
