@@ -13,7 +13,7 @@
 //! - Every block, while the pressure is low: very short programs are guarded whole.
 //! - Else a context's blocks at growing distances: after its u-th block about `u * spread` more pass, give or take all
 //!   of it by chance. So each context is guarded about equally often in every doubling of its uses, whether it is hot or
-//!   rare, early and late. `spread` grows with the pressure, from a 256th to 16 times, which is how the share is held: a
+//!   rare, early and late. `spread` grows with the pressure, from a 256th to 1, which is how the share is held: a
 //!   program that goes on earns, the pressure falls, the distances shrink, and late errors have the same chance as early ones.
 //!
 //! # Looking costs too
@@ -142,6 +142,20 @@ impl Budget {
         FULL.saturating_sub(left.saturating_mul(FULL) / WINDOW_NS)
     }
 
+    /// The least distance of a context's guarded blocks. Once the program lives by what it earns, those that happen to be
+    /// due in a quiet moment would take all that was saved: the less the more was.
+    fn least_gap(&self, uses: u64) -> u64 {
+        if self.earned.load(Ordering::Relaxed) <= ADVANCE_NS {
+            return 0;
+        }
+        let (may, spent) = self.account(ADVANCE_NS);
+        match may.saturating_sub(spent) / WINDOW_NS {
+            0 | 1 => uses / 32,
+            2 | 3 => uses / 256,
+            _ => 0,
+        }
+    }
+
     /// Whether first blocks may still be guarded.
     fn allows_first(&self) -> bool {
         let (may, spent) = self.account(FIRST_NS);
@@ -152,7 +166,7 @@ impl Budget {
 
 /// How many blocks of a context pass on average, after `uses` of them and under this pressure.
 fn mean_gap(uses: u64, pressure: u64) -> u64 {
-    let above = pressure.saturating_sub(FREE);
+    let above = pressure.saturating_sub(FREE).min(DOUBLING.saturating_mul(8));
     if above == 0 {
         return 0;
     }
@@ -243,7 +257,10 @@ impl<P: Platform> Guard<P> {
             return Err(Unguarded::Budget);
         }
         let affordable = if is_first { self.budget.allows_first() } else { pressure < FULL };
-        let mean = if affordable { mean_gap(uses, pressure) } else { (uses / 4).max(REFUSED_GAP) };
+        let mean = match affordable {
+            true => mean_gap(uses, pressure).max(self.budget.least_gap(uses)),
+            false => (uses / 4).max(REFUSED_GAP),
+        };
         let span = mean.saturating_mul(2).saturating_add(1);
         let gap = state.next_random().checked_rem(span).unwrap_or(0);
         context.next.store(uses.saturating_add(gap).saturating_add(1), Ordering::Relaxed);
@@ -314,9 +331,9 @@ mod tests {
         assert_eq!(mean_gap(1_000_000, FREE), 0, "little was spent: everything is guarded");
         assert_eq!(mean_gap(100, FREE + 1), 0, "and the first blocks of each context still");
         assert_eq!(mean_gap(2560, FREE + DOUBLING * 8), 2560);
-        assert_eq!(mean_gap(2560, FREE + DOUBLING * 9), 5120);
-        assert_eq!(mean_gap(2560, FREE + DOUBLING * 8 + DOUBLING / 2), 3840);
-        assert!(mean_gap(u64::MAX, u64::MAX) > 0 && mean_gap(0, FULL) == 0);
+        assert_eq!(mean_gap(2560, FREE + DOUBLING * 7), 1280);
+        assert_eq!(mean_gap(2560, FREE + DOUBLING * 7 + DOUBLING / 2), 1920);
+        assert!(mean_gap(u64::MAX, u64::MAX) > 0 && mean_gap(0, FULL) == 0 && mean_gap(99, FULL) == 99);
         let gaps: std::vec::Vec<u64> = (0..2 * FULL).map(|pressure| mean_gap(10_000, pressure)).collect();
         assert!(gaps.is_sorted());
     }
