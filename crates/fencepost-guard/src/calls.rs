@@ -161,7 +161,7 @@ impl<P: Platform> Guard<P> {
 
     fn report_buffer(&self, setup: &Setup, mut case: Case, address: usize, len: usize, anchor: usize) {
         case.notes.add(Note::BeforeSystemCall);
-        let goes_on = setup.options.on_error == OnError::Continue;
+        let goes_on = self.on_error(setup) == OnError::Continue;
         if goes_on {
             case.notes.add(Note::PageOpened);
         }

@@ -126,7 +126,7 @@ impl<P: Platform> Guard<P> {
     }
 
     pub(crate) fn ours(&self, setup: &Setup, fault: &Fault, address: usize, case: Case) -> Verdict {
-        if setup.options.on_error == OnError::Continue {
+        if self.on_error(setup) == OnError::Continue {
             return self.go_on(setup, fault, address, case);
         }
         let reported = self.report_once(setup, &case, &Frames::Fault(fault), false);

@@ -42,6 +42,7 @@ mod defer;
 mod depot;
 mod diagnose;
 mod engine;
+mod expect;
 mod family;
 mod free;
 mod front;
@@ -74,6 +75,7 @@ mod write;
 
 pub use allocate::Placed;
 pub use contexts::Door;
+pub use expect::{Expecting, Noted};
 pub use family::{Family, Given};
 pub use free::{Freed, Resize};
 pub use hooks::{Hooks, Keep, RenderStyle, Rendered, Tracing};

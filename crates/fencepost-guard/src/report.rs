@@ -215,9 +215,10 @@ impl<P: Platform> Guard<P> {
     /// Reports an error found without a fault, and ends the process or comes back, as `on_error` says.
     #[cold]
     pub(crate) fn report(&self, setup: &Setup, case: &Case, frames: &Frames<'_>) {
-        let goes_on = setup.options.on_error == OnError::Continue;
+        let on_error = self.on_error(setup);
+        let goes_on = on_error == OnError::Continue;
         let reported = self.report_once(setup, case, frames, goes_on);
-        match setup.options.on_error {
+        match on_error {
             OnError::Continue => {}
             OnError::Exit => self.leave_process(setup),
             OnError::Abort if reported => {
@@ -243,6 +244,9 @@ impl<P: Platform> Guard<P> {
             // The reporter itself freed something wrongly: that is no error of the program.
             return false;
         }
+        if self.note_expected(case) {
+            return true;
+        }
         self.report_locked(setup, case, frames, None, goes_on);
         true
     }
@@ -259,6 +263,9 @@ impl<P: Platform> Guard<P> {
     ) -> bool {
         if self.reporter.owner.load(Ordering::Relaxed) == self.platform.thread_id() {
             return false;
+        }
+        if self.note_expected(case) {
+            return true;
         }
         self.report_locked(setup, case, frames, Some(walk), goes_on);
         true

@@ -21,6 +21,9 @@ impl<P: Platform> Guard<P> {
         zeroed: bool,
         anchor: usize,
     ) -> Result<NonNull<u8>, Unguarded> {
+        if state.expected.load(Ordering::Relaxed) != 0 && !self.is_disabled() {
+            return self.try_guard(setup, state, layout, zeroed, anchor).map(|(block, _)| block);
+        }
         self.is_wanted(setup, state, layout)?;
         if setup.options.mode != Mode::Budget {
             return self.try_guard(setup, state, layout, zeroed, anchor).map(|(block, _)| block);

@@ -158,7 +158,9 @@ impl<P: Platform> Guard<P> {
             return Verdict::Die;
         }
         let what = what_of(&case);
-        if !self.is_same_access(fault, what) && !self.reporter.is_site_full(site_of(&case, fault.pc)) {
+        if !self.is_same_access(fault, what)
+            && (self.is_expecting() || !self.reporter.is_site_full(site_of(&case, fault.pc)))
+        {
             self.report_once(setup, &case, &Frames::Fault(fault), true);
         }
         if leaves_open {

@@ -98,6 +98,8 @@ pub(crate) struct ThreadState {
     pub(crate) stride: AtomicU32,
     pub(crate) looks: AtomicU32,
     pub(crate) paced_ns: AtomicU64,
+    /// Not 0 while this thread expects errors: which kinds it has seen.
+    pub(crate) expected: AtomicU32,
     /// Not 0 while this thread resolves names for a report: what it allocates comes from the private arena.
     pub(crate) reporting: AtomicU32,
     /// The span that each kind of small slot is taken from: number plus 1.
@@ -270,6 +272,7 @@ impl ThreadTable {
             batch.store(0, Ordering::Relaxed);
         }
         for word in [
+            &state.expected,
             &state.countdown,
             &state.until_check,
             &state.reporting,

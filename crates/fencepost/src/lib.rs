@@ -26,6 +26,7 @@
 mod alloc;
 mod capture;
 mod closing;
+mod expected;
 #[doc(hidden)]
 pub mod exported;
 mod grown;
@@ -39,6 +40,8 @@ mod symbolize;
 mod watches;
 
 pub use alloc::GuardedAlloc;
+#[doc(hidden)]
+pub use expected::{__assert_faults, __expected_kind};
 #[doc(hidden)]
 pub use exported::__at_load;
 pub use fencepost_memory::{self as memory, growing};

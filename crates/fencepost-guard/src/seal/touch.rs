@@ -69,7 +69,7 @@ impl<P: Platform> Guard<P> {
         if let Some(seal) = violated {
             let case = self.closed_case(setup, ErrorKind::SealViolation, fault, touched, seal);
             self.count_hit(&seal);
-            if setup.options.on_error != OnError::Continue {
+            if self.on_error(setup) != OnError::Continue {
                 return Some(self.ours(setup, fault, address, case));
             }
             pending.report = self.report_later(fault, case);
@@ -146,7 +146,7 @@ impl<P: Platform> Guard<P> {
             Steps::Shared => Note::SteppedShared,
             Steps::Impossible => Note::PageOpened,
         });
-        if self.reporter.is_site_full(crate::step::site_of(&case, fault.pc)) {
+        if !self.is_expecting() && self.reporter.is_site_full(crate::step::site_of(&case, fault.pc)) {
             return None;
         }
         Some(Report { case, fault: *fault, walk: self.walk(&Frames::Fault(fault)) })

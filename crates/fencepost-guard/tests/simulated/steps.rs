@@ -220,3 +220,24 @@ fn calls_that_fail_leave_nothing_open_unsaid() {
         }
     }
 }
+
+#[test]
+fn what_a_thread_expects_is_noted_and_not_told() {
+    let world = World::new("on_error=abort,only_size=1000-2000");
+    let expecting = world.guard.expect_begin().expect("it guards");
+    let address = world.block(24, 8);
+    for _ in 0..100 {
+        assert_eq!(world.raise(&fault(address + 24, AccessType::Write)), Verdict::Step);
+    }
+    world.free(address, 24, 8);
+    world.free(address, 24, 8);
+    let noted = world.guard.expect_end(expecting);
+    let kinds: Vec<ErrorKind> = noted.kinds().collect();
+    assert_eq!((kinds, noted.unguarded), (vec![ErrorKind::HeapBufferOverflow, ErrorKind::DoubleFree], 0));
+    assert!(world.records().is_empty() && world.lines().is_empty());
+    let address = world.block(1500, 8);
+    assert_eq!(world.raise(&fault(address + 1500 + 4, AccessType::Write)), Verdict::Die, "and then as ever");
+    let off = World::unstarted(SimOptions::new(), "mode=off", None);
+    off.guard.start("");
+    assert!(off.guard.expect_begin().is_none());
+}

@@ -25,7 +25,7 @@ pub fn step(words: &[&str]) {
         "signal" => signal(),
         "libc" => in_libc(),
         "loop" => looped(),
-        "threads" => threads(),
+        "threads" => threads(words.get(1).map_or(500, |_| crate::number(words, 1))),
         "fork" => forked(),
         "handlers" => own_trap_handler(),
         other => {
@@ -263,9 +263,8 @@ fn looped() {
     println!("sum {sum}");
 }
 
-/// Eight threads that all overrun the same block at once, each a byte of its own.
-fn threads() {
-    const EACH: usize = 500;
+/// Eight threads that all overrun the same block at once, so often, each a byte of its own.
+fn threads(each: usize) {
     let (_, end) = past();
     let end = end.expose_provenance();
     armed();
@@ -273,7 +272,7 @@ fn threads() {
         for thread in 0..8usize {
             scope.spawn(move || {
                 let at = std::ptr::with_exposed_provenance_mut::<u8>(end + thread * 64);
-                for _ in 0..EACH {
+                for _ in 0..each {
                     let value = victim_touches(at, Touch::Read);
                     // SAFETY: none: it lies past the block.
                     unsafe { black_box(at).write_volatile(value.wrapping_add(1)) };
@@ -283,7 +282,7 @@ fn threads() {
     });
     let all = (0..8).all(|thread| {
         let at = std::ptr::with_exposed_provenance_mut::<u8>(end + thread * 64);
-        victim_touches(at, Touch::Read) == (EACH % 256) as u8
+        victim_touches(at, Touch::Read) == (each % 256) as u8
     });
     println!("counted {all}");
 }
