@@ -260,7 +260,8 @@ impl Ran {
     /// Whether it ended by this signal in time. For SIGSEGV engine move may have SIGBUS: that is how missing pages trap.
     pub fn died_by(&self, signal: i32) -> bool {
         let ended = self.status.signal();
-        let moved = signal == libc::SIGSEGV && self.command.contains("engine=move");
+        let other = ["engine=marker", "engine=mprotect"].iter().any(|engine| self.command.contains(engine));
+        let moved = signal == libc::SIGSEGV && !other;
         !self.timed_out && (ended == Some(signal) || moved && ended == Some(libc::SIGBUS))
     }
 

@@ -2,7 +2,6 @@
 
 use crate::expected::{Expected, headline};
 use crate::harness::{Ran, clean, engines, everywhere, fail_on, victim};
-use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 /// Complains unless `good`.
@@ -175,7 +174,7 @@ fn what_a_program_does_first_is_guarded_within_a_budget() {
     let mut wrong = Vec::new();
     for arguments in ["overrun write end 24 1", "use-after-free read 24 8 0"] {
         let ran = victim(arguments).options("mode=budget").run();
-        let died = ran.status.signal() == Some(libc::SIGSEGV) && ran.reports.len() == 1;
+        let died = ran.died_by(libc::SIGSEGV) && ran.reports.len() == 1;
         wrong.extend(ran.complain(unless(died, "must be caught")));
     }
     let ran = clean("work").options("mode=budget,summary=on").run();
@@ -199,7 +198,7 @@ fn a_sampled_block_is_caught_and_others_are_not() {
             if ran.reports.is_empty() {
                 assert_eq!(ran.stdout, "armed\nsurvived\n", "{}", ran.stderr);
             } else {
-                fail_on(ran.complain(unless(ran.status.signal() == Some(libc::SIGSEGV), "must die")));
+                fail_on(ran.complain(unless(ran.died_by(libc::SIGSEGV), "must die")));
             }
             !ran.reports.is_empty()
         })

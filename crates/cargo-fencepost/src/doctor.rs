@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fencepost_guard::options::KEYS;
-use fencepost_sys::{Host, Memory, Platform};
+use fencepost_sys::{Host, Memory, MissingOffer, Platform};
 use rustix::process::{Resource, getrlimit};
 
 use crate::failure::Failure;
@@ -113,10 +113,15 @@ fn engine_advice(word: &str) -> Option<String> {
 fn offers() -> Vec<Finding> {
     let host = Host::new();
     host.probe();
-    let markers = host.offers().guard_markers;
-    let change = (!markers).then(|| "needs Linux 6.13 or later; engine mprotect works everywhere".to_owned());
-    let state = if markers { "works" } else { "does not work here" }.to_owned();
-    vec![Finding { what: "engine marker", state, change }]
+    let offers = host.offers();
+    let moves = offers.missing != MissingOffer::Nothing;
+    [("move", moves), ("marker", offers.guard_markers)]
+        .map(|(word, works)| {
+            let state = if works { "works" } else { "does not work here" }.to_owned();
+            let change = engine_advice(word).filter(|_| !works);
+            Finding { what: engine_label(word), state, change }
+        })
+        .into()
 }
 
 fn mappings() -> Finding {

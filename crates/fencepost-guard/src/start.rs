@@ -149,6 +149,11 @@ impl<P: Platform> Guard<P> {
                 ));
                 lazy
             }
+            EngineChoice::Auto if offers.missing == MissingOffer::Moves => Engine::Move,
+            // Copying and dropping costs more than markers, and less than mappings.
+            EngineChoice::Auto if offers.missing == MissingOffer::Copies && lazy == Engine::Mprotect => {
+                Engine::Move
+            }
             EngineChoice::Auto => lazy,
             EngineChoice::Marker if offers.guard_markers => Engine::Marker,
             EngineChoice::Marker => {

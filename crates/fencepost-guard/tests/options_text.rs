@@ -42,7 +42,7 @@ fn messages_are_one_clear_line() {
         ),
         (
             "engine=commit",
-            r#"option "engine=commit" is not in this version, which has auto, marker, mprotect: using auto"#,
+            r#"option "engine=commit" is not in this version, which has auto, move, marker, mprotect: using auto"#,
         ),
         ("leaks=on", r#"option "leaks=on" is not in this version: leaks are not reported"#),
         (

@@ -88,7 +88,15 @@ fn completions_and_the_manual_know_every_option() {
 #[test]
 fn doctor_tries_every_engine() {
     let ran = fencepost("doctor").run().ends_with(0);
-    for what in ["kernel", "engine auto", "engine marker", "engine mprotect", "vm.max_map_count", "seccomp"] {
+    for what in [
+        "kernel",
+        "engine auto",
+        "engine move",
+        "engine marker",
+        "engine mprotect",
+        "vm.max_map_count",
+        "seccomp",
+    ] {
         assert!(ran.stdout.contains(what), "{what}: {}", ran.stdout);
     }
     assert!(ran.stdout.contains("takes "), "{}", ran.stdout);

@@ -266,6 +266,25 @@ fn without_moves_pages_are_copied_and_dropped() {
 }
 
 #[test]
+fn the_best_way_is_taken_when_none_is_asked_for() {
+    for (missing, markers, engine) in [
+        (MissingOffer::Moves, true, "move"),
+        (MissingOffer::Moves, false, "move"),
+        (MissingOffer::Copies, true, "marker"),
+        (MissingOffer::Copies, false, "move"),
+        (MissingOffer::Nothing, true, "marker"),
+        (MissingOffer::Nothing, false, "mprotect"),
+    ] {
+        let world = World::on(SimOptions { missing, markers, ..SimOptions::new() }, "engine=auto");
+        assert_eq!(world.guard.stats().map(|stats| stats.engine), Some(engine), "{missing:?} {markers}");
+        assert!(world.stderr().is_empty(), "{}", world.stderr());
+        let block = world.block(24, 8);
+        assert!(world.sim().would_trap(block + 24) && !world.sim().would_trap(block));
+        world.release_everything();
+    }
+}
+
+#[test]
 fn without_userfaultfd_the_forced_engine_is_replaced_and_said() {
     let world = World::on(SimOptions { missing: MissingOffer::Nothing, ..SimOptions::new() }, "engine=move");
     assert_eq!(world.guard.stats().map(|stats| stats.engine), Some("marker"));

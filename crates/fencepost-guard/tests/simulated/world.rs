@@ -17,7 +17,8 @@ pub const SPAN: usize = 2 << 20;
 /// Where reports of every world go.
 pub const REPORT: &str = "/reports";
 /// In force before a test's own options: small, so that one process holds many worlds, and the same in every run.
-const OPTIONS: &str = "quarantine=256M,on_error=continue,report=/reports,seed=0x5eed,summary=off,";
+const OPTIONS: &str =
+    "engine=marker,quarantine=256M,on_error=continue,report=/reports,seed=0x5eed,summary=off,";
 
 pub type Renderer = fn(&Record, RenderStyle, &mut Rendered<'_>);
 
