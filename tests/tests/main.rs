@@ -11,6 +11,7 @@ mod frees;
 mod growing;
 mod handlers;
 mod harness;
+mod moving;
 mod options;
 mod pointers;
 mod preload;

@@ -20,8 +20,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use fencepost_record::Unguarded;
-use fencepost_sys::{MISSING_ERRORS, MissingError, MissingOffer, Partly, Platform, Range};
+use fencepost_record::{REFUSALS, Unguarded};
+use fencepost_sys::{MissingError, MissingOffer, Partly, Platform, Range};
 
 use crate::engine::Engine;
 use crate::geometry::align_down;
@@ -43,10 +43,10 @@ pub(crate) struct Moving {
     broken: AtomicU32,
     /// Whether the loss was said.
     said: AtomicU32,
-    /// How often the right was taken again, children of a fork not counted.
-    renewed: AtomicU64,
+    /// The process that has taken the right.
+    process: AtomicU32,
     /// Pages that were not put in place or not moved, by reason.
-    refused: [AtomicU64; MISSING_ERRORS],
+    refused: [AtomicU64; REFUSALS],
 }
 
 impl Moving {
@@ -55,13 +55,14 @@ impl Moving {
             offer: AtomicU32::new(MissingOffer::Nothing as u32),
             broken: AtomicU32::new(0),
             said: AtomicU32::new(0),
-            renewed: AtomicU64::new(0),
-            refused: [const { AtomicU64::new(0) }; MISSING_ERRORS],
+            process: AtomicU32::new(0),
+            refused: [const { AtomicU64::new(0) }; REFUSALS],
         }
     }
 
     /// Remembers what userfaultfd gave at the start.
-    pub(crate) fn began(&self, offer: MissingOffer) {
+    pub(crate) fn began(&self, offer: MissingOffer, process: u32) {
+        self.process.store(process, Ordering::Relaxed);
         self.offer.store(offer as u32, Ordering::Relaxed);
     }
 
@@ -87,9 +88,9 @@ impl Moving {
         }
     }
 
-    /// Refusals so far.
-    pub(crate) fn refusals(&self) -> u64 {
-        self.refused.iter().fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
+    /// Refusals so far, by reason.
+    pub(crate) fn refusals(&self) -> [u64; REFUSALS] {
+        self.refused.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 }
 
@@ -198,15 +199,17 @@ impl<P: Platform> Guard<P> {
             // Another thread may have been faster.
             self.platform.has_missing() || self.take_again()
         });
+        let process = self.platform.process_id();
+        let is_child = self.moving.process.swap(process, Ordering::Relaxed) != process;
         if renewed {
-            self.moving.renewed.fetch_add(1, Ordering::Relaxed);
-            if self.moving.said.swap(1, Ordering::Relaxed) == 0 {
+            // A child that no handler told of inherits nothing: that is no loss.
+            if !is_child && self.moving.said.swap(1, Ordering::Relaxed) == 0 {
                 self.complain(format_args!(
                     "the program closed the descriptor that guards its memory: it was opened again, and what was touched meanwhile went unseen"
                 ));
             }
         } else {
-            self.give_up_moving("its descriptor was closed and could not be opened again");
+            self.give_up_moving("its descriptor was closed and cannot be opened again; errors in what was allocated before may go unseen");
         }
         renewed
     }
@@ -225,8 +228,9 @@ impl<P: Platform> Guard<P> {
             return;
         }
         self.platform.close_inherited();
+        self.moving.process.store(self.platform.process_id(), Ordering::Relaxed);
         if !self.take_again() {
-            self.give_up_moving("a child process could not open a descriptor of its own");
+            self.give_up_moving("a child process cannot open a descriptor of its own; errors in what it inherits may go unseen");
         }
     }
 
@@ -235,7 +239,7 @@ impl<P: Platform> Guard<P> {
     fn give_up_moving(&self, why: &str) {
         if self.moving.broken.swap(1, Ordering::Relaxed) == 0 {
             self.complain(format_args!(
-                "engine=move has stopped ({why}): new blocks are guarded in another way, and accesses beside older ones may go unseen"
+                "engine=move has stopped ({why}): new blocks are guarded in another way"
             ));
         }
     }

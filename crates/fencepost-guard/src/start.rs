@@ -178,7 +178,7 @@ impl<P: Platform> Guard<P> {
     /// Takes the right to work on missing pages; where it was there a moment ago and is not now, the next engine serves.
     fn begin_moving(&self, setup: &mut Setup) {
         match self.platform.open_missing() {
-            Ok(offer) => self.moving.began(offer),
+            Ok(offer) => self.moving.began(offer, self.platform.process_id()),
             Err(_) => setup.heap.engine = setup.heap.lazy,
         }
     }

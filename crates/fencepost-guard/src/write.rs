@@ -225,6 +225,7 @@ impl<P: Platform> Guard<P> {
         for (count, why) in unguarded.iter_mut().zip(Unguarded::ALL) {
             *count = self.unguarded_by(why);
         }
+        let refused = self.moving.refusals();
         let live = guarded.saturating_sub(freed);
         let count = self.reporter.count.load(Ordering::Relaxed);
         let [regions, regions_reserved, regions_committed] = (self.hooks.regions)();
@@ -250,7 +251,10 @@ impl<P: Platform> Guard<P> {
                 .wrapping_add(self.heap.overhead.load(Ordering::Relaxed))
                 .wrapping_add(self.depot.held_bytes()),
             syscalls: self.platform.calls(),
-            fallbacks: self.heap.fallbacks.load(Ordering::Relaxed).wrapping_add(self.moving.refusals()),
+            fallbacks: refused
+                .iter()
+                .fold(self.heap.fallbacks.load(Ordering::Relaxed), |sum, count| sum.wrapping_add(*count)),
+            refused,
             reports: count,
             reports_lost: self.reporter.repeated.load(Ordering::Relaxed),
             stacks_lost: self.depot.lost(),

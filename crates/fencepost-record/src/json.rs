@@ -7,8 +7,8 @@
 use core::fmt::{self, Write};
 
 use crate::{
-    Block, BlockState, Coverage, FrameView, Frames, Message, Neighbour, Note, Record, Stack, Summary,
-    ThreadInfo, Unguarded, Which, replay,
+    Block, BlockState, Coverage, FrameView, Frames, Message, Neighbour, Note, REFUSAL_NAMES, Record, Stack,
+    Summary, ThreadInfo, Unguarded, Which, replay,
 };
 
 mod writer;
@@ -92,6 +92,11 @@ pub fn summary(summary: &Summary, out: &mut dyn Write) -> fmt::Result {
     json.field("held_bytes")?.number(summary.held_bytes)?;
     json.field("syscalls")?.number(summary.syscalls)?;
     json.field("fallbacks")?.number(summary.fallbacks)?;
+    json.field("refused")?.open('{')?;
+    for (name, count) in REFUSAL_NAMES.iter().zip(summary.refused) {
+        json.field(name)?.number(count)?;
+    }
+    json.close('}')?;
     json.field("reports")?.number(summary.reports)?;
     json.field("reports_lost")?.number(summary.reports_lost)?;
     json.field("stacks_lost")?.number(summary.stacks_lost)?;

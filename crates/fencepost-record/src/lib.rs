@@ -43,4 +43,4 @@ pub use record::{
 pub use region::{RegionInfo, RegionPlace};
 pub use seal::{Bytes, CHANGED_MAX, SealInfo};
 pub use string::Text;
-pub use summary::{Summary, UNGUARDED_REASONS, Unguarded};
+pub use summary::{REFUSAL_NAMES, REFUSALS, Summary, UNGUARDED_REASONS, Unguarded};

@@ -85,6 +85,16 @@ impl Unguarded {
     }
 }
 
+/// How many reasons there are why engine move had to go another way.
+pub const REFUSALS: usize = 10;
+
+/// Why a page was not put in place or not moved, as JSON and the summary name it: the descriptor was closed; the memory is
+/// a parent's (vfork); the page is shared with a forked process, or the kernel holds it; there is a page already; there is
+/// none; the memory is locked or of another kind; somebody changed it just then, or only part was done; no memory; the
+/// system forbids it; anything else.
+pub const REFUSAL_NAMES: [&str; REFUSALS] =
+    ["lost", "borrowed", "shared", "taken", "absent", "unfit", "busy", "no-memory", "denied", "other"];
+
 /// What a run ends with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
@@ -122,6 +132,8 @@ pub struct Summary {
     pub syscalls: u64,
     /// Memory calls that the kernel refused and that another way was found for.
     pub fallbacks: u64,
+    /// Pages that engine move could not put in place or move, by reason as in [`REFUSAL_NAMES`].
+    pub refused: [u64; REFUSALS],
     /// Errors reported.
     pub reports: u64,
     /// Errors not written, because the same one had been or because too many came at once.
@@ -179,6 +191,14 @@ impl fmt::Display for Summary {
                 "{HEAD} the kernel refused {}; another way was found",
                 Count(self.fallbacks, "memory call")
             )?;
+        }
+        if self.refused.iter().any(|count| *count > 0) {
+            write!(f, "{HEAD} of these for pages that engine move could not move or put in place: ")?;
+            let reasons = REFUSAL_NAMES.iter().zip(self.refused).filter(|(_, count)| *count > 0);
+            for (index, (name, count)) in reasons.enumerate() {
+                write!(f, "{}{} {name}", if index == 0 { "" } else { ", " }, Grouped(count))?;
+            }
+            writeln!(f)?;
         }
         if self.reports_lost > 0 {
             let errors = Count(self.reports_lost, "more error");

@@ -110,7 +110,8 @@ fn summaries_are_as_in_the_golden_file() {
     (good.held_bytes, good.quarantined_bytes, good.syscalls) = (5_138_022, 50_560_000, 24_800);
     good.unguarded[Unguarded::Reentrant as usize] = 4;
     good.unguarded[Unguarded::Mappings as usize] = 1;
-    let poor = Summary { fallbacks: 2, reports: 1, reports_lost: 3, stacks_lost: 1, ..good };
+    let mut poor = Summary { fallbacks: 2, reports: 1, reports_lost: 3, stacks_lost: 1, ..good };
+    (poor.refused[2], poor.refused[0]) = (1_500, 1);
     let mut off = Summary { mode: "off", total: 1, pid: 1, ..Summary::default() };
     off.unguarded[Unguarded::ModeOff as usize] = 1;
     let mut actual = String::new();

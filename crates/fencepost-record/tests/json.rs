@@ -218,6 +218,9 @@ fn the_summary_has_every_counter() {
     for reason in Unguarded::ALL {
         assert_eq!(value["unguarded"][reason.name()], reason as u64);
     }
+    for (number, name) in fencepost_record::REFUSAL_NAMES.into_iter().enumerate() {
+        assert_eq!(value["refused"][name], summary.refused[number]);
+    }
     for key in [
         "live",
         "live_max",

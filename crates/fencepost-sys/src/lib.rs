@@ -23,7 +23,7 @@ mod range;
 mod stepping;
 
 pub use loader::{Code, Loader};
-pub use missing::{MISSING_ERRORS, Missing, MissingError, MissingOffer, Partly};
+pub use missing::{Missing, MissingError, MissingOffer, Partly};
 pub use os::Host;
 #[cfg(target_os = "linux")]
 pub use os::program;

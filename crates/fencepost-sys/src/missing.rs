@@ -43,15 +43,8 @@ pub enum MissingError {
     Other(i32),
 }
 
-/// How many reasons there are.
-pub const MISSING_ERRORS: usize = 10;
-
 impl MissingError {
-    /// The names used in the summary, by [`MissingError::number`].
-    pub const NAMES: [&'static str; MISSING_ERRORS] =
-        ["lost", "borrowed", "shared", "taken", "absent", "unfit", "busy", "no-memory", "denied", "other"];
-
-    /// The reason's place in a table of counts.
+    /// The reason's place in [`fencepost_record::REFUSAL_NAMES`].
     pub const fn number(self) -> usize {
         match self {
             MissingError::Lost => 0,

@@ -113,7 +113,7 @@ fn whatever_keeps_a_page_from_moving_the_old_address_traps_and_the_program_goes_
                 world.free(block, size, 4);
                 world.expect_traps(page_of(block), size, true);
                 let stats = world.guard.stats().expect("it is on");
-                assert_eq!(stats.fallbacks, 1, "{why:?}");
+                assert_eq!((stats.fallbacks, stats.refused[why.number()]), (1, 1), "{why:?}");
                 // And the next pages are put in place, whatever refuses them at first.
                 let next = world.block(size, 4);
                 world.expect_traps(page_of(next), size, false);

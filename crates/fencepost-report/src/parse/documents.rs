@@ -347,6 +347,8 @@ documents! {
         syscalls: u64,
         /// Those that failed and were made good another way.
         fallbacks: u64,
+        /// Of these, pages that engine move could not put in place or move, by reason.
+        refused: BTreeMap<String, u64>,
         /// Errors reported.
         reports: u64,
         /// Errors that could not be kept.

@@ -5,6 +5,7 @@
 
 mod churn;
 mod growing;
+mod guards_right;
 mod limits;
 mod process;
 mod shapes;
@@ -40,6 +41,12 @@ fn main() {
         Some("panics") => process::panics(),
         Some("api") => process::api(),
         Some("growing") => growing::allocators(),
+        Some("close-all") => guards_right::close_all_and_work(),
+        Some("raw-clone") => guards_right::raw_clone(),
+        Some("borrowed-memory") => guards_right::borrowed_memory(),
+        Some("lock-memory") => guards_right::lock_memory(),
+        Some("drop-own-pages") => guards_right::drop_own_pages(),
+        Some("forbid-ioctl") => guards_right::forbid_ioctl(),
         other => {
             eprintln!("clean: no such program: {other:?}");
             std::process::exit(2);

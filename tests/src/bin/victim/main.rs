@@ -9,6 +9,7 @@ mod bounds;
 mod calls;
 mod frees;
 mod growing;
+mod lost;
 mod pointers;
 mod races;
 mod seals;
@@ -59,6 +60,8 @@ fn main() {
         "qsort" => calls::qsort_overrun(),
         "fork" => calls::fork_overrun(),
         "two-threads" => calls::two_threads_fault(),
+        "close-all" => lost::overrun_after_close_all(),
+        "raw-clone" => lost::use_after_free_in_raw_clone(),
         _ => {
             eprintln!("victim: no such bug: {name}");
             std::process::exit(2);
