@@ -20,12 +20,14 @@ const OVERRUN: Expected<'static> = Expected {
 fn what_the_kernel_lacks_is_gone_round() {
     let mut wrong = Vec::new();
     for missing in [
-        "markers",
-        "vectored",
+        "userfaultfd",
+        "move",
+        "userfaultfd,markers",
+        "userfaultfd,vectored",
         "process_vm_readv",
         "proc",
         "tables",
-        "markers,vectored,process_vm_readv,proc,tables",
+        "userfaultfd,markers,vectored,process_vm_readv,proc,tables",
     ] {
         wrong.extend(OVERRUN.verify(&overrun().environment("FENCEPOST_DENY", missing).run()));
         let ran = victim("use-after-free read 5000 4999 1000").environment("FENCEPOST_DENY", missing).run();
@@ -41,8 +43,13 @@ fn what_the_kernel_lacks_is_gone_round() {
         wrong.extend(dead.verify(&ran));
         let ran = clean("sizes").environment("FENCEPOST_DENY", missing).run();
         wrong.extend(ran.silent(0));
-        if missing.contains("markers") && ran.summary()["engine"] != "mprotect" {
-            wrong.extend(ran.complain(vec![format!("engine {}, without markers", ran.summary()["engine"])]));
+        let engine = ran.summary()["engine"].as_str().unwrap_or_default().to_owned();
+        let gone = match missing {
+            _ if missing.contains("markers") => engine != "mprotect",
+            _ => (missing.contains("userfaultfd") || missing == "move") && engine == "move",
+        };
+        if gone {
+            wrong.extend(ran.complain(vec![format!("engine {engine}, without {missing}")]));
         }
     }
     fail_on(wrong);

@@ -51,15 +51,30 @@ pub(crate) enum House {
     Large(usize),
 }
 
-/// The machine's page size and what follows from it.
+/// The machine's page size and what follows from it. What every block asks for is worked out once: a division costs as
+/// much as much of the rest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
     page: usize,
+    /// The page is 1 shifted left by this.
+    shift: u32,
+    /// Slots in a span, by their data pages.
+    slots: [u16; SMALL_PAGES + 1],
 }
 
 impl Geometry {
     pub(crate) const fn new(page: usize) -> Self {
-        Geometry { page }
+        let shift = if page.is_power_of_two() { page.trailing_zeros() } else { 0 };
+        let mut slots = [0; SMALL_PAGES + 1];
+        let mut rest: &mut [u16] = &mut slots;
+        let mut pages = 0usize;
+        while let Some((place, more)) = rest.split_first_mut() {
+            // At most SLOTS_STRIDE, which is small.
+            *place = count_slots(page, pages) as u16;
+            pages = pages.wrapping_add(1);
+            rest = more;
+        }
+        Geometry { page, shift, slots }
     }
 
     /// Bytes in a page.
@@ -67,16 +82,9 @@ impl Geometry {
         self.page
     }
 
-    const fn pages_per_span(self) -> usize {
-        match SPAN_BYTES.checked_div(self.page) {
-            Some(pages) => pages,
-            None => 0,
-        }
-    }
-
     /// The most data pages a small slot has with this page size.
     pub(crate) const fn small_pages_max(self) -> usize {
-        let half = self.pages_per_span() / 2;
+        let half = pages_per_span(self.page) / 2;
         if half.saturating_sub(1) < SMALL_PAGES { half.saturating_sub(1) } else { SMALL_PAGES }
     }
 
@@ -87,10 +95,9 @@ impl Geometry {
 
     /// How many slots with `pages` data pages a span has.
     pub(crate) const fn slots_per_span(self, pages: usize) -> usize {
-        match self.pages_per_span().wrapping_sub(1).checked_div(pages.wrapping_add(1)) {
-            Some(slots) if slots < SLOTS_STRIDE => slots,
-            Some(_) => SLOTS_STRIDE.wrapping_sub(1),
-            None => 0,
+        match self.slots.split_at_checked(pages) {
+            Some((_, [slots, ..])) => *slots as usize,
+            _ => 0,
         }
     }
 
@@ -112,15 +119,16 @@ impl Geometry {
         if offset < self.page {
             return Place::GuardBefore(0);
         }
-        let past = offset.wrapping_sub(self.page);
-        let stride = self.slot_stride(pages);
+        // Counted in pages, which fit 32 bits: that division is the cheaper one.
+        let past = (offset.wrapping_sub(self.page) >> self.shift) as u32;
+        let stride = (pages as u32).wrapping_add(1);
         let (slot, within) = match (past.checked_div(stride), past.checked_rem(stride)) {
-            (Some(slot), Some(within)) => (slot, within),
+            (Some(slot), Some(within)) => (slot as usize, within),
             _ => return Place::Beyond,
         };
         if slot >= self.slots_per_span(pages) {
             Place::Beyond
-        } else if within < pages.wrapping_mul(self.page) {
+        } else if within < pages as u32 {
             Place::Data(slot)
         } else {
             Place::GuardBefore(slot.wrapping_add(1))
@@ -134,10 +142,9 @@ impl Geometry {
             _ => return None,
         };
         if align <= self.page {
-            let pages = match rounded.wrapping_add(self.page).wrapping_sub(1).checked_div(self.page) {
-                Some(0) => 1,
-                Some(pages) => pages,
-                None => return None,
+            let pages = match rounded.wrapping_add(self.page).wrapping_sub(1) >> self.shift {
+                0 => 1,
+                pages => pages,
             };
             if pages <= self.small_pages_max() {
                 return Some(House::Small(pages));
@@ -180,6 +187,22 @@ impl Geometry {
             start: run.start.wrapping_add(self.page),
             len: run.len.wrapping_sub(2usize.wrapping_mul(self.page)),
         }
+    }
+}
+
+const fn pages_per_span(page: usize) -> usize {
+    match SPAN_BYTES.checked_div(page) {
+        Some(pages) => pages,
+        None => 0,
+    }
+}
+
+/// How many slots with `pages` data pages a span has room for.
+const fn count_slots(page: usize, pages: usize) -> usize {
+    match pages_per_span(page).wrapping_sub(1).checked_div(pages.wrapping_add(1)) {
+        Some(slots) if slots < SLOTS_STRIDE => slots,
+        Some(_) => SLOTS_STRIDE.wrapping_sub(1),
+        None => 0,
     }
 }
 

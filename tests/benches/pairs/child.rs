@@ -71,6 +71,8 @@ fn try_run(program: &Program, task: Task, effort: Effort, seconds: u64) -> Resul
     command.arg("--child");
     match task {
         Task::Pair(size) => command.args(["pair", &size.to_string(), &millis]),
+        Task::Random(size) => command.args(["random", &size.to_string(), &millis]),
+        Task::Threads(count) => command.args(["threads", &count.to_string(), &millis]),
         Task::Live(count) => command.args(["live", &count.to_string(), &progress.as_raw_fd().to_string()]),
         Task::Kernel(what, _) => command.args(["kernel", what, &millis]),
     };

@@ -65,6 +65,10 @@ pub struct Program {
 pub enum Task {
     /// Allocate, touch and free a block of so many bytes.
     Pair(usize),
+    /// Free a random one of 1,000 blocks of so many bytes, and allocate and touch another.
+    Random(usize),
+    /// So many threads that do pairs of 100 bytes.
+    Threads(usize),
     /// So many blocks of 64 bytes alive at once.
     Live(usize),
     /// A figure of the kernel's own; measured in the plain program only.
@@ -76,8 +80,18 @@ impl Task {
     pub fn name(self) -> String {
         match self {
             Task::Pair(size) => format!("pairs of {size} bytes"),
+            Task::Random(size) => format!("pairs of {size} bytes in random order"),
+            Task::Threads(count) => format!("pairs in {count} threads"),
             Task::Live(count) => format!("{count} live blocks"),
             Task::Kernel(_, name) => name.to_owned(),
+        }
+    }
+
+    /// The size of its blocks, if that differs from task to task.
+    pub fn bytes(self) -> usize {
+        match self {
+            Task::Pair(size) | Task::Random(size) => size,
+            Task::Threads(_) | Task::Live(_) | Task::Kernel(..) => 0,
         }
     }
 
@@ -126,6 +140,8 @@ impl Plan {
             Program { name: "Electric Fence", kind: Kind::Preload(electric_fence()), path: plain },
             fencepost("fencepost off", "mode=off", None),
             fencepost("fencepost sample 1000", "mode=sample,sample_rate=1000", None),
+            fencepost("move, engine alone", "engine=move,stack_depth=0,fill=off", Some("move")),
+            fencepost("move", "engine=move", Some("move")),
             fencepost("marker, engine alone", "engine=marker,stack_depth=0,fill=off", Some("marker")),
             fencepost("marker", "engine=marker", Some("marker")),
             fencepost("mprotect", "engine=mprotect", Some("mprotect")),
@@ -138,11 +154,14 @@ impl Plan {
         };
         let kernel = [
             Task::Kernel("syscall", "one bare system call"),
+            Task::Kernel("move", "one UFFDIO_MOVE of a page, and a touch"),
+            Task::Kernel("move-random", "the same, a random one of 1,000 pages"),
             Task::Kernel("fault", "one page fault: first touch of a page"),
             Task::Kernel("guard", "one guard marker over a populated page"),
             Task::Kernel("mmap", "mmap, mprotect, touch and munmap of a block"),
         ];
         let pairs = sizes.into_iter().map(Task::Pair);
+        let pairs = pairs.chain([Task::Random(100), Task::Threads(1), Task::Threads(2)]);
         let live = counts.iter().copied().map(Task::Live);
         // The quick ones first: on a busy machine the time may end before all are done.
         let tasks = kernel.into_iter().chain(pairs).chain(live).collect();

@@ -14,8 +14,18 @@ pub fn print(out: &mut impl Write, plan: &Plan, figures: &Figures) -> std::io::R
     writeln!(out, "\n{NOTES}")?;
     for (task, what) in plan.tasks.iter().enumerate() {
         match what {
-            Task::Pair(size) => {
-                writeln!(out, "\nmalloc and free of {size} bytes, ns a pair")?;
+            Task::Pair(_) | Task::Random(_) | Task::Threads(_) => {
+                match what {
+                    Task::Random(size) => writeln!(
+                        out,
+                        "\nfree of a random one of 1,000 blocks and malloc of another, {size} bytes, ns a pair"
+                    ),
+                    Task::Threads(count) => writeln!(
+                        out,
+                        "\nmalloc and free of 100 bytes in {count} threads, wall ns of all for a pair of any"
+                    ),
+                    _ => writeln!(out, "\nmalloc and free of {} bytes, ns a pair", what.bytes()),
+                }?;
                 writeln!(
                     out,
                     "  {:<22} {:>26} {:>9} {:>24} {:>22} {:>8}",

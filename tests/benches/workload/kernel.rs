@@ -18,6 +18,8 @@ pub fn run(what: &str, enough: Duration) -> Result<Spent, String> {
             (0..256).for_each(|_| _ = unsafe { libc::syscall(libc::SYS_getppid) });
             Ok(())
         }),
+        "move" => super::moves::run(1, enough),
+        "move-random" => super::moves::run(1000, enough),
         "fault" => over_pages(enough, Touched::Within),
         "guard" => over_pages(enough, Touched::Before),
         "mmap" => clock::repeat(enough, 64, || (0..64).try_for_each(|_| mapping_per_block())),

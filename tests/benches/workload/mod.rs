@@ -7,6 +7,7 @@
 mod clock;
 mod kernel;
 mod live;
+mod moves;
 mod pairs;
 mod process;
 
@@ -28,7 +29,12 @@ pub fn main(coverage: impl Fn() -> Coverage) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["--child", "pair", size, millis] => pair(size, millis, &coverage),
+        ["--child", "pair", size, millis] => pair(pairs::run, size, millis, &coverage),
+        ["--child", "random", size, millis] => pair(pairs::random, size, millis, &coverage),
+        ["--child", "threads", count, millis] => {
+            let threads = |size, enough| pairs::threads(size, number(count)?, enough);
+            pair(threads, "100", millis, &coverage)
+        }
         ["--child", "live", count, progress] => live(count, progress, &coverage),
         ["--child", "kernel", what, millis] => kernel(what, millis),
         ["--child", ..] => Err(format!("no such workload: {}", words.join(" "))),
@@ -54,8 +60,13 @@ fn time(word: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(number(word)? as u64))
 }
 
-fn pair(size: &str, millis: &str, coverage: &impl Fn() -> Coverage) -> Result<(), String> {
-    let spent = pairs::run(number(size)?, time(millis)?)?;
+fn pair(
+    run: impl Fn(usize, Duration) -> Result<clock::Spent, String>,
+    size: &str,
+    millis: &str,
+    coverage: &impl Fn() -> Coverage,
+) -> Result<(), String> {
+    let spent = run(number(size)?, time(millis)?)?;
     let Coverage { engine, guarded, total } = coverage();
     println!(
         "cpu={:.2} sys={:.2} wall={:.2} rounds={} engine={engine} guarded={guarded} total={total}",
