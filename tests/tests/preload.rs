@@ -14,6 +14,8 @@ mod others;
 mod process;
 #[path = "preload/rules.rs"]
 mod rules;
+#[path = "preload/sealing.rs"]
+mod sealing;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use fencepost_record::{Access, AccessType, ErrorKind, Note};
-use fencepost_sys::Platform;
+use fencepost_sys::{Platform, Range};
 
 use crate::diagnose::{Beside, diagnose};
 use crate::geometry::align_down;
@@ -101,7 +101,7 @@ impl<P: Platform> Guard<P> {
     /// effect it would have had. `anchor` is as for [`Guard::allocate`].
     #[inline]
     pub fn check_buffer(&self, address: usize, len: usize, access: AccessType, anchor: usize) {
-        if len == 0 || !self.heap.owns(address) {
+        if len == 0 || !(self.heap.owns(address) || self.seals.were_used()) {
             return;
         }
         if let Some(setup) = self.ready()
@@ -116,16 +116,16 @@ impl<P: Platform> Guard<P> {
         if self.reporter.owner.load(Ordering::Relaxed) == self.platform.thread_id() {
             return;
         }
+        if self.before_call_on_closed(setup, Range { start: address, len }, access, anchor)
+            || !self.heap.owns(address)
+        {
+            return;
+        }
         let here = self.surroundings(setup, address).here;
         let live = here
             .filter(|slot| slot.state == SlotState::Live && slot.pointer <= address && address < slot.end());
         let bad = match live {
-            Some(slot) if len <= slot.end().wrapping_sub(address) => {
-                if slot.sealed && access == AccessType::Write {
-                    self.report_sealed(setup, address, len, anchor);
-                }
-                return;
-            }
+            Some(slot) if len <= slot.end().wrapping_sub(address) => return,
             Some(slot) => slot.end(),
             None => address,
         };
@@ -138,25 +138,6 @@ impl<P: Platform> Guard<P> {
             case.neighbours = [None; 2];
         }
         self.report_buffer(setup, case, address, len, anchor);
-    }
-
-    /// A write by the kernel into sealed memory.
-    fn report_sealed(&self, setup: &Setup, address: usize, len: usize, anchor: usize) {
-        let last = address.wrapping_add(len.wrapping_sub(1));
-        let page = setup.geometry().page();
-        let mut at = address;
-        while at <= last {
-            if let Some(seal) = self.seals.find(at) {
-                let mut case = Case::of(ErrorKind::SealViolation, AccessType::Write, address);
-                case.access.size = u32::try_from(len).ok();
-                case.block = self.surroundings(setup, address).here.map(|slot| Beside::of(slot, address));
-                case.seal = Some(seal);
-                case.notes.add(Note::BeforeSystemCall);
-                self.report(setup, &case, &Frames::Here(anchor));
-                return self.open_sealed_page(at);
-            }
-            at = align_down(at, page).wrapping_add(page);
-        }
     }
 
     fn report_buffer(&self, setup: &Setup, mut case: Case, address: usize, len: usize, anchor: usize) {

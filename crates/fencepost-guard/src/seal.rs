@@ -8,6 +8,7 @@
 //! What pages allow is changed only by who has the turn, so that a step finds what it left. The cold side (who holds
 //! what) is the facade's business.
 
+mod calls;
 mod log;
 mod table;
 mod touch;
@@ -20,6 +21,7 @@ use crate::geometry::align_down;
 use crate::heap::Found;
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Slot, SlotState};
+pub(crate) use calls::Opened;
 pub(crate) use log::Ring;
 pub use log::{Change, Log};
 pub use table::Purpose;

@@ -14,6 +14,7 @@ use crate::front::FRONT_BYTES;
 use crate::geometry::SMALL_PAGES;
 use crate::lock::Lock;
 use crate::region::Region;
+use crate::seal::Opened;
 
 /// The thread word of a thread whose state is being made or given back. What the C library allocates meanwhile, to answer
 /// the runtime, is not the program's and is not counted.
@@ -98,6 +99,8 @@ pub(crate) struct ThreadState {
     pub(crate) stride: AtomicU32,
     pub(crate) looks: AtomicU32,
     pub(crate) paced_ns: AtomicU64,
+    /// The closed pages that a system call of this thread's has open.
+    pub(crate) opened: Opened,
     /// Not 0 while this thread expects errors: which kinds it has seen.
     pub(crate) expected: AtomicU32,
     /// Not 0 while this thread resolves names for a report: what it allocates comes from the private arena.
@@ -283,6 +286,7 @@ impl ThreadTable {
         ] {
             word.store(0, Ordering::Relaxed);
         }
+        state.opened.clear();
         state.owned.store(1, Ordering::Release);
         self.remember(platform, number);
         Some(state)

@@ -9,7 +9,13 @@ use crate::closing::Closed;
 use crate::runtime::here;
 
 /// What seals, watches and tripwires say of system calls.
-pub(crate) const NOT_COVERED: &str = "system calls: not covered";
+pub(crate) fn system_calls() -> &'static str {
+    if crate::exported::looks_at_calls() {
+        "system calls: covered where they go through functions of the C library"
+    } else {
+        "system calls: not covered"
+    }
+}
 
 /// Memory that stays read-only until this is dropped. A write to it is reported as a `seal-violation`.
 #[must_use = "the memory is writable again as soon as this is dropped"]
@@ -139,9 +145,9 @@ impl Seal<'_> {
         self.closed.hits()
     }
 
-    /// What of system calls the seal covers: nothing. A system call that writes here fails with an error instead, but for
-    /// those that [`export_libc!`](crate::export_libc) and the preload look at, which are reported.
+    /// Whether system calls that write here are seen: where [`export_libc!`](crate::export_libc) or the preload stands between
+    /// the program and the C library. They are reported and have their effect. Elsewhere they fail with an error instead.
     pub fn system_calls(&self) -> &'static str {
-        NOT_COVERED
+        system_calls()
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::closing::Closed;
 use crate::questions::Origin;
 use crate::runtime::{GUARD, here};
-use crate::seals::{NOT_COVERED, SealError};
+use crate::seals::{SealError, system_calls};
 
 /// Which writes a [`Watch`] hands out.
 #[derive(Clone, Debug, Default)]
@@ -154,9 +154,10 @@ impl Watch<'_> {
         self.log.lock().1
     }
 
-    /// What of system calls the watch covers: nothing. A system call that writes here fails with an error.
+    /// Whether system calls that write here are seen, as [`Seal::system_calls`](crate::Seal::system_calls). Their notes do not say
+    /// what they left.
     pub fn system_calls(&self) -> &'static str {
-        NOT_COVERED
+        system_calls()
     }
 }
 
@@ -222,10 +223,9 @@ impl Tripwire<'_> {
         Ok(())
     }
 
-    /// What of system calls the tripwire covers: nothing. A system call on this memory fails with an error until the wire
-    /// is cut.
+    /// Whether system calls on this memory are seen, as [`Seal::system_calls`](crate::Seal::system_calls).
     pub fn system_calls(&self) -> &'static str {
-        NOT_COVERED
+        system_calls()
     }
 }
 

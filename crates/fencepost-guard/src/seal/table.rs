@@ -122,13 +122,6 @@ impl Seals {
         self.table.iter().take(used).enumerate().filter(|(_, seal)| seal.serial.load(Ordering::Acquire) != 0)
     }
 
-    /// The seal whose pages hold an address. Takes no lock.
-    pub(crate) fn find(&self, address: usize) -> Option<SealView> {
-        self.active()
-            .map(|(_, seal)| seal.view())
-            .find(|view| view.purpose == Purpose::Seal && view.pages.contains(address))
-    }
-
     /// The seal that holds some of the block of a record. Takes no lock.
     pub(crate) fn of_block(&self, slot: &Slot) -> Option<SealView> {
         let address = core::ptr::from_ref(slot) as usize;

@@ -109,14 +109,14 @@ impl<P: Platform> Guard<P> {
     }
 
     /// What bytes hold now, where they can be read.
-    fn bytes_of(&self, touched: Range) -> Bytes {
+    pub(super) fn bytes_of(&self, touched: Range) -> Bytes {
         let mut room = [0u8; CHANGED_MAX];
         let wanted = room.get_mut(..touched.len.min(CHANGED_MAX)).unwrap_or(&mut []);
         let got = self.platform.read_checked(touched.start, wanted);
         Bytes::new(wanted.get(..got).unwrap_or(&[]))
     }
 
-    fn count_hit(&self, view: &SealView) {
+    pub(super) fn count_hit(&self, view: &SealView) {
         if let Some((_, seal)) =
             self.seals.active().find(|(_, seal)| seal.serial.load(Ordering::Relaxed) == view.serial)
         {
@@ -125,7 +125,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Ends a tripwire; false when another thread's access was first. Its pages open as the step on them ends.
-    fn fire(&self, view: &SealView) -> bool {
+    pub(super) fn fire(&self, view: &SealView) -> bool {
         let mut all = self.seals.table.iter();
         let Some(seal) = all.find(|seal| seal.serial.load(Ordering::Acquire) == view.serial) else {
             return false;

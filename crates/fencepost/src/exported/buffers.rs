@@ -104,7 +104,9 @@ macro_rules! looked_at {
                 unsafe {
                     let function: unsafe extern "C-unwind" fn($($type),*) -> $result =
                         core::mem::transmute(address);
-                    function($($arg),*)
+                    let result = function($($arg),*);
+                    crate::runtime::GUARD.after_call();
+                    result
                 }
             }
         )*

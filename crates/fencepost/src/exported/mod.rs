@@ -11,6 +11,7 @@ mod buffers;
 pub(crate) mod ending;
 mod heap;
 mod operators;
+mod questions;
 mod signals;
 mod start;
 mod structures;
@@ -26,6 +27,7 @@ pub use buffers::*;
 pub use ending::*;
 pub use heap::*;
 pub use operators::*;
+pub use questions::*;
 pub use signals::*;
 pub(crate) use start::{is_in_force, take_over};
 pub use start::{on_load, step_back};
@@ -36,6 +38,11 @@ use crate::runtime::GUARD;
 
 /// malloc's meaning over this program's runtime.
 static MALLOC: Malloc<Host, LibcHeap> = Malloc::new(&GUARD, LibcHeap);
+
+/// Whether the program's system calls come by functions of ours that look at their buffers. May allocate.
+pub(crate) fn looks_at_calls() -> bool {
+    GUARD.checks_buffers() && !MALLOC.stands_back() && start::is_in_force()
+}
 
 /// A block as C functions give it: null with `errno` set where there is none.
 fn given(block: Result) -> *mut c_void {
@@ -121,6 +128,8 @@ macro_rules! export_libc {
                 access faccessat unlink unlinkat mkdir rmdir chdir rename renameat link symlink chmod chown truncate
                 fopen fopen64 opendir __open_2 __open64_2 __openat_2 __openat64_2 __xstat __xstat64 __lxstat
                 __lxstat64 __fxstat __fxstat64 __fxstatat __fxstatat64
+                fencepost_describe fencepost_describe_print fencepost_reports_print fencepost_check fencepost_seal
+                fencepost_tripwire fencepost_hits fencepost_unseal fencepost_stats
             }
             $crate::__at_load!($crate::exported::on_load);
         };
