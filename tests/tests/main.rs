@@ -11,6 +11,7 @@ mod frees;
 mod growing;
 mod handlers;
 mod harness;
+mod leaks;
 mod moving;
 mod options;
 mod pointers;

@@ -9,7 +9,7 @@
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use fencepost_record::Trace;
-use fencepost_sys::{Memory, Threads, VmResult};
+use fencepost_sys::{Memory, Range, Threads, VmResult};
 
 use crate::lock::Lock;
 use crate::region::Region;
@@ -63,6 +63,11 @@ impl Depot {
     /// Stacks that could not be kept.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed) as u64
+    }
+
+    /// Where the stacks are kept.
+    pub(crate) fn stacks(&self) -> Range {
+        self.entries.range()
     }
 
     /// Bytes that the kept stacks take.

@@ -149,6 +149,11 @@ impl<P: Platform> Guard<P> {
     pub fn at_exit(&self, anchor: usize) {
         let Some(setup) = self.decided() else { return };
         self.check(anchor);
+        if setup.options.leaks && self.ready().is_some() {
+            self.enter();
+            self.report_leaks(setup, anchor);
+            self.leave();
+        }
         self.print_summary(setup);
         let reported = self.reporter.count.load(Ordering::Relaxed) != 0;
         if reported && setup.options.on_error == OnError::Continue {

@@ -52,6 +52,7 @@ mod handler;
 mod heap;
 mod hooks;
 mod inspect;
+mod leaks;
 mod leaving;
 mod limits;
 mod lock;

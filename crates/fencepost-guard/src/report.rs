@@ -12,9 +12,9 @@ mod known;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use fencepost_record::{
-    Access, AccessType, Confidence, ErrorKind, FRAMES_MAX, Notes, Record, RegionInfo, Trace, Which,
+    Access, AccessType, Confidence, ErrorKind, FRAMES_MAX, LeakInfo, Notes, Record, RegionInfo, Trace, Which,
 };
-use fencepost_sys::{Fault, Memory, Output, Platform, VmResult};
+use fencepost_sys::{Fault, Memory, Output, Platform, Range, VmResult};
 
 use crate::diagnose::{Beside, Finding};
 use crate::front::Pass;
@@ -41,6 +41,7 @@ pub(crate) struct Case {
     pub(crate) damage: Option<(u64, u64)>,
     pub(crate) seal: Option<SealView>,
     pub(crate) region: Option<RegionInfo>,
+    pub(crate) leak: Option<LeakInfo>,
     pub(crate) confidence: Confidence,
     pub(crate) notes: Notes,
 }
@@ -57,6 +58,7 @@ impl Case {
             damage: None,
             seal: None,
             region: None,
+            leak: None,
             confidence: Confidence::High,
             notes: Notes::NONE,
         }
@@ -73,6 +75,7 @@ impl Case {
             damage: None,
             seal,
             region: None,
+            leak: None,
             confidence: finding.confidence,
             notes: finding.notes,
         }
@@ -92,6 +95,8 @@ pub(crate) enum Frames<'a> {
     Here(usize),
     /// The one that a fault interrupted.
     Fault(&'a Fault),
+    /// Nowhere: it was found without anything that the program did.
+    Nowhere,
 }
 
 /// The frames of a walk: those of a report, and of the handler before them.
@@ -167,6 +172,11 @@ impl Reporter {
 
     pub(crate) fn lock_for_fork(&self) -> &Lock {
         &self.lock
+    }
+
+    /// Where the records are.
+    pub(crate) fn records(&self) -> Range {
+        self.records.range()
     }
 
     /// A child writes to files of its own and has reported nothing.
@@ -306,6 +316,7 @@ impl<P: Platform> Guard<P> {
             Frames::Here(anchor) => *anchor,
             // The unwinder looks at the interrupted instruction: where there is none to read, it would fault.
             Frames::Fault(fault) if fault.access == AccessType::Execute => return walk,
+            Frames::Nowhere => return walk,
             Frames::Fault(_) => 0,
         };
         walk.count = (self.hooks.capture)(anchor, &mut walk.frames).min(WALK_MAX);

@@ -47,6 +47,8 @@ pub(crate) struct Slot {
     pub(crate) seals: AtomicU16,
     /// The next block that waits to be closed, while this one does: see [`crate::defer`].
     pub(crate) waits_before: AtomicU32,
+    /// What a search for leaks has found out: see [`crate::leaks`].
+    pub(crate) reached: AtomicU32,
     pointer: AtomicUsize,
     size: AtomicUsize,
 }

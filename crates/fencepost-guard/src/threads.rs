@@ -192,11 +192,11 @@ struct Name {
 
 /// All threads.
 pub(crate) struct ThreadTable {
-    states: Region,
+    pub(crate) states: Region,
     names: Region,
     /// The fronts of the first [`FRONTS_MAX`] states, where `mode=budget` needs them.
     fronts: Region,
-    trace_memories: Region,
+    pub(crate) trace_memories: Region,
     lock: Lock,
     used: AtomicUsize,
     free: AtomicU32,

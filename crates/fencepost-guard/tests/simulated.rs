@@ -16,6 +16,8 @@ mod failures;
 mod faults;
 #[path = "simulated/files.rs"]
 mod files;
+#[path = "simulated/leaks.rs"]
+mod leaks;
 #[path = "simulated/limits.rs"]
 mod limits;
 #[path = "simulated/moving.rs"]

@@ -39,6 +39,7 @@ pub fn report(record: &Record, frames: &dyn Frames, out: &mut dyn Write) -> fmt:
     neighbours(record, &mut json)?;
     seal(record, frames, &mut json)?;
     region(record, &mut json)?;
+    leak(record, &mut json)?;
     json.field("fault")?.open('{')?;
     thread(&record.fault.thread, frames.fault_thread_name(), &mut json)?;
     stack_frames(Which::Fault, frames, &mut json)?;
@@ -228,6 +229,17 @@ fn seal(record: &Record, frames: &dyn Frames, json: &mut Json<'_>) -> fmt::Resul
     }
     json.field("sealer")?;
     stack(&seal.sealer, Which::Sealed, frames, json)?;
+    json.close('}')
+}
+
+fn leak(record: &Record, json: &mut Json<'_>) -> fmt::Result {
+    json.field("leak")?;
+    let Some(leak) = &record.leak else { return json.null() };
+    json.open('{')?;
+    json.field("blocks")?.number(leak.blocks)?;
+    json.field("bytes")?.number(leak.bytes)?;
+    json.field("through_blocks")?.number(leak.through_blocks)?;
+    json.field("through_bytes")?.number(leak.through_bytes)?;
     json.close('}')
 }
 

@@ -37,8 +37,8 @@ pub use message::Message;
 pub use module::{MODULES_MAX, Module, ModuleTable};
 pub use note::{Note, Notes};
 pub use record::{
-    Access, Block, Coverage, FRAMES_MAX, Neighbour, ProcessInfo, REGISTERS_MAX, Record, Registers, Stack,
-    ThreadInfo, Trace,
+    Access, Block, Coverage, FRAMES_MAX, LeakInfo, Neighbour, ProcessInfo, REGISTERS_MAX, Record, Registers,
+    Stack, ThreadInfo, Trace,
 };
 pub use region::{RegionInfo, RegionPlace};
 pub use seal::{Bytes, CHANGED_MAX, SealInfo};

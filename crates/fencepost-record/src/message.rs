@@ -233,7 +233,19 @@ fn leak(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match &record.block {
         Some(block) => {
             named(block, "", f)?;
-            write!(f, " at {:#x}, reached by nothing", block.address)
+            write!(f, " at {:#x}, reached by nothing", block.address)?;
+            match &record.leak {
+                Some(leak) if leak.blocks > 1 => {
+                    let others = leak.blocks.saturating_sub(1);
+                    let plural = if others == 1 { "" } else { "s" };
+                    write!(
+                        f,
+                        ", and {others} other{plural} from the same place: {} in all",
+                        Bytes(leak.bytes)
+                    )
+                }
+                _ => Ok(()),
+            }
         }
         None => f.write_str("a block that nothing reaches"),
     }

@@ -178,6 +178,19 @@ pub struct Coverage {
     pub total: u64,
 }
 
+/// Blocks of one allocation stack that nothing reaches, and what is reached through them alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeakInfo {
+    /// Blocks that nothing reaches.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blocks that only those reach.
+    pub through_blocks: u64,
+    /// Their bytes.
+    pub through_bytes: u64,
+}
+
 /// Everything known about one error.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Record {
@@ -201,6 +214,8 @@ pub struct Record {
     pub seal: Option<SealInfo>,
     /// The region of the program's own that it concerns.
     pub region: Option<RegionInfo>,
+    /// How many blocks a leak is about.
+    pub leak: Option<LeakInfo>,
     /// The machine's registers, for a fault.
     pub registers: Registers,
     /// The signal that the fault raised; 0 when the error was found without a fault.

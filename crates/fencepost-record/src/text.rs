@@ -62,6 +62,7 @@ pub fn body(record: &Record, frames: &dyn Frames, style: Style, out: &mut dyn Wr
     page.given_layout()?;
     page.seal()?;
     page.region()?;
+    page.leak()?;
     page.block()?;
     page.neighbours()?;
     page.notes()?;

@@ -4,6 +4,7 @@
 //! the line and the key. Unknown keys are let pass, so that a newer writer's lines can be read.
 
 mod documents;
+mod leak;
 mod region;
 mod seal;
 
@@ -13,6 +14,7 @@ use fencepost_record::json::{REPORT_SCHEMA, START_SCHEMA, SUMMARY_SCHEMA};
 use serde::de::DeserializeOwned;
 
 pub use documents::*;
+pub use leak::Leak;
 pub use region::Region;
 pub use seal::{Pages, Seal};
 

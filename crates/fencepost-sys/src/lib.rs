@@ -15,6 +15,7 @@
 
 mod load;
 mod loader;
+mod mappings;
 mod missing;
 mod os;
 mod pages;
@@ -23,6 +24,7 @@ mod range;
 mod stepping;
 
 pub use loader::{Code, Loader};
+pub use mappings::Mappings;
 pub use missing::{Missing, MissingError, MissingOffer, Partly};
 pub use os::Host;
 #[cfg(target_os = "linux")]

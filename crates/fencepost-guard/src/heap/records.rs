@@ -10,6 +10,11 @@ use crate::slot::Slot;
 use crate::span::{Span, Use};
 
 impl Heap {
+    /// The tables of the blocks' records.
+    pub(crate) fn record_tables(&self) -> [Range; 2] {
+        [self.slots.range(), self.larges.range()]
+    }
+
     /// Drops the records of the oldest dead runs past what is kept.
     pub(super) fn forget_oldest<M: Memory>(&self, memory: &M, setup: &HeapSetup) {
         while self.kept_spans.load(Ordering::Relaxed) > setup.kept_max {

@@ -62,6 +62,8 @@ pub enum Key {
     MaxMemory,
     /// `seed`
     Seed,
+    /// `leaks`
+    Leaks,
     /// `summary`
     Summary,
     /// `help`
@@ -182,13 +184,14 @@ pub const KEYS: &[KeySpec] = &[
         "guard less past this; auto is three quarters of what the process may still use"),
     row(Key::Seed, "seed", "auto", &["auto"], "auto or a number, decimal or 0x and hexadecimal",
         "replays every random choice; auto takes one from the system, and reports print it"),
+    row(Key::Leaks, "leaks", "off", SWITCH, "on, off",
+        "at exit, report the guarded blocks that nothing reaches"),
     row(Key::Summary, "summary", "auto", When::WORDS, "auto, on, off",
         "at exit, say how much was guarded and why the rest was not"),
     row(Key::Syscalls, "syscalls", "on", SWITCH, "on, off",
         "where libc is exported or preloaded, check buffers handed to read, write and their like"),
     row(Key::Help, "help", "0", &["0", "1"], "0, 1",
         "print this table with the values in force"),
-    absent("leaks", "off", "report blocks that nothing reaches", "leaks are not reported"),
     absent("only_thread", "none", "guard only blocks of these threads", NO_FILTER),
     absent("skip_thread", "none", "do not guard blocks of these threads", NO_FILTER),
     absent("only_module", "none", "guard only blocks of these modules", NO_FILTER),
@@ -212,6 +215,7 @@ impl KeySpec {
                 | Key::Syscalls
                 | Key::Symbolize
                 | Key::Color
+                | Key::Leaks
                 | Key::Summary
                 | Key::Help
         )
@@ -276,6 +280,7 @@ impl Options {
                 Some(seed) => Shown::Hex(seed),
                 None => Shown::Word("auto"),
             },
+            Key::Leaks => shown_switch(self.leaks),
             Key::Summary => Shown::Word(self.summary.word()),
             Key::Help => Shown::Number(self.help as u64),
             Key::Absent => Shown::Word(""),

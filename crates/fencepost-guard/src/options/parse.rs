@@ -260,6 +260,7 @@ const fn assign(
         Key::FailSeed => set!(options.fail_seed, off_or(value, u64::MAX)),
         Key::MaxMemory => set!(options.max_memory, max_memory(value)),
         Key::Seed => set!(options.seed, seed(value)),
+        Key::Leaks => set!(options.leaks, switch(value)),
         Key::Summary => set!(options.summary, When::from_word(value)),
         Key::Help => set!(options.help, switch(value)),
         Key::Absent if !asks_for_default(value, spec.default.as_bytes()) => return Err(Problem::Unsupported),

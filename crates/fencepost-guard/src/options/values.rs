@@ -356,6 +356,8 @@ pub struct Options {
     pub max_memory: MaxMemory,
     /// The seed of every random choice; `None` takes one from the system.
     pub seed: Option<u64>,
+    /// Whether blocks that nothing reaches are reported at exit.
+    pub leaks: bool,
     /// Whether the exit summary is printed.
     pub summary: When,
     /// Whether the table of options is printed at start.
@@ -391,6 +393,7 @@ impl Options {
         fail_seed: 0,
         max_memory: MaxMemory::Auto,
         seed: None,
+        leaks: false,
         summary: When::Auto,
         help: false,
     };

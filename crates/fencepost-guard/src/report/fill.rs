@@ -44,6 +44,7 @@ impl<P: Platform> Guard<P> {
             sealer: self.stack_of(&seal.act, now),
         });
         record.region = case.region;
+        record.leak = case.leak;
         let address = case.access.address.unwrap_or(0);
         for (to, from) in record.neighbours.iter_mut().zip(case.neighbours) {
             *to = from.map(|slot| neighbour(&slot, address));
@@ -53,6 +54,9 @@ impl<P: Platform> Guard<P> {
     }
 
     fn fill_fault_stack(&self, frames: &Frames<'_>, walk: &Walk, record: &mut Record) {
+        if matches!(frames, Frames::Nowhere) {
+            return;
+        }
         let mut info = self.thread_if_known().map_or_else(Default::default, |state| {
             let number = state.number.load(Ordering::Relaxed);
             self.threads.remember(&self.platform, number);
@@ -63,7 +67,7 @@ impl<P: Platform> Guard<P> {
         let trace = &mut record.fault.trace;
         let all = walk.frames.get(..walk.count).unwrap_or(&[]);
         let from = match frames {
-            Frames::Here(_) => Some(0),
+            Frames::Here(_) | Frames::Nowhere => Some(0),
             Frames::Fault(fault) => {
                 record.registers = fault.registers;
                 record.signal = u32::try_from(fault.signal).unwrap_or(0);
@@ -88,7 +92,7 @@ impl<P: Platform> Guard<P> {
                 }
                 record.notes.add(Note::StackCutShort);
             }
-            (None, Frames::Here(_)) => {}
+            (None, Frames::Here(_) | Frames::Nowhere) => {}
         }
     }
 

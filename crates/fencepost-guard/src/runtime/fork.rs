@@ -71,7 +71,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// From here this thread's own allocations are not guarded.
-    pub(super) fn enter(&self) {
+    pub(crate) fn enter(&self) {
         if let Some(state) = self.thread_if_known() {
             state.depth.store(state.depth.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             // A signal handler of the program that interrupts us must see it.
@@ -80,7 +80,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// The end of [`Guard::enter`].
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         if let Some(state) = self.thread_if_known() {
             compiler_fence(Ordering::SeqCst);
             state.depth.store(state.depth.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);

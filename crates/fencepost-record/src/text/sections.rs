@@ -154,6 +154,20 @@ impl Page<'_> {
         writeln!(self.out, "{committed} committed of {} reserved", Grouped(region.reserved))
     }
 
+    /// How much is lost at this place of the program.
+    pub(super) fn leak(&mut self) -> fmt::Result {
+        let Some(leak) = &self.record.leak else { return Ok(()) };
+        self.open_heading()?;
+        write!(self.out, "the leak:")?;
+        self.close_space()?;
+        write!(self.out, "{} of {} in all", Count(leak.blocks, "block"), Count(leak.bytes, "byte"))?;
+        if leak.through_blocks != 0 {
+            let (blocks, bytes) = (Count(leak.through_blocks, "block"), Count(leak.through_bytes, "byte"));
+            write!(self.out, ", and {blocks} of {bytes} reached through them alone")?;
+        }
+        writeln!(self.out)
+    }
+
     /// The block, where it came from and where it went.
     pub(super) fn block(&mut self) -> fmt::Result {
         let Some(block) = &self.record.block else { return Ok(()) };

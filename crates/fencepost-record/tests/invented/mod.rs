@@ -268,11 +268,15 @@ fn found_later() -> Vec<(&'static str, Record)> {
     poison.damage = Some((end - 7, 2));
     let mut leak = Record { signal: 0, fault: Stack::default(), ..base(Leak) };
     leak.block = Some(block(800, Where::Inside, 0));
+    leak.leak = Some(LeakInfo { blocks: 1, bytes: 800, ..LeakInfo::default() });
+    let mut leaks = leak;
+    leaks.leak = Some(LeakInfo { blocks: 3, bytes: 2_400, through_blocks: 12, through_bytes: 1_536 });
     vec![
         ("redzone-corruption", redzone),
         ("redzone-corruption-check", checked),
         ("write-after-free", poison),
         ("leak", leak),
+        ("leak-many", leaks),
     ]
 }
 

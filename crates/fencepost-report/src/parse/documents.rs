@@ -98,6 +98,9 @@ documents! {
         /// The region of the program's own.
         #[serde(deserialize_with = "nullable")]
         region: Option<super::Region>,
+        /// How many blocks a leak is about.
+        #[serde(deserialize_with = "nullable")]
+        leak: Option<super::Leak>,
         /// The thread that the error showed in.
         fault: Fault,
         /// The source lines around the first frame of the user's own code.

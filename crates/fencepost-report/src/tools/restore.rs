@@ -44,6 +44,12 @@ pub(crate) fn record(document: &Document) -> Box<Record> {
             sealer: stack(&seal.sealer),
         }),
         region: document.region.as_ref().map(region),
+        leak: document.leak.as_ref().map(|leak| record::LeakInfo {
+            blocks: leak.blocks,
+            bytes: leak.bytes,
+            through_blocks: leak.through_blocks,
+            through_bytes: leak.through_bytes,
+        }),
         registers: registers(document),
         signal: document.signal.unwrap_or(0),
         confidence: match document.confidence {

@@ -9,6 +9,7 @@ mod bounds;
 mod calls;
 mod frees;
 mod growing;
+mod leaks;
 mod lost;
 mod pointers;
 mod races;
@@ -41,6 +42,8 @@ fn main() {
         "write-after-free" => frees::write_after_free(rest),
         "use-after-realloc" => frees::use_after_realloc(),
         "use-after-growth" => frees::use_after_growth(rest),
+        "lose" => leaks::lose(rest),
+        "keep" => leaks::keep(),
         "execute-freed" => frees::execute_freed(),
         "double-free" => frees::double_free(),
         "double-free-threads" => frees::double_free_threads(),

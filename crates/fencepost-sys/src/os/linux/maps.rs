@@ -12,6 +12,8 @@ use super::raw::File;
 pub(super) struct Line<'a> {
     pub(super) start: usize,
     pub(super) end: usize,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
     pub(super) executable: bool,
     /// Where in the file it begins.
     pub(super) offset: u64,
@@ -88,8 +90,18 @@ fn parse(line: &[u8]) -> Option<Line<'_>> {
     let device = hex(device.next()?)?.wrapping_shl(32) | hex(device.next()?)?;
     let number = decimal(fields.next()?)?;
     let path = fields.next().unwrap_or(&[]).trim_ascii_start();
-    let executable = permissions.get(2) == Some(&b'x');
-    Some(Line { start: start as usize, end: end as usize, executable, offset, file: (device, number), path })
+    let may = |index: usize, letter: u8| permissions.get(index) == Some(&letter);
+    let (readable, writable, executable) = (may(0, b'r'), may(1, b'w'), may(2, b'x'));
+    Some(Line {
+        start: start as usize,
+        end: end as usize,
+        readable,
+        writable,
+        executable,
+        offset,
+        file: (device, number),
+        path,
+    })
 }
 
 fn hex(digits: &[u8]) -> Option<u64> {

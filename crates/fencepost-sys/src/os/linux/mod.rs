@@ -36,6 +36,7 @@ mod emergency;
 mod environment;
 mod keys;
 mod limits;
+mod mappings;
 mod maps;
 mod memory;
 mod modules;

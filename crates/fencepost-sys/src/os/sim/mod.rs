@@ -12,6 +12,7 @@
 #![allow(clippy::panic)] // `die_by_abort` and `exit_now` must not return
 
 mod faults;
+mod mappings;
 mod memory;
 mod missing;
 mod output;
@@ -28,7 +29,7 @@ use std::vec::Vec;
 
 pub use space::PageState;
 
-use crate::{MissingOffer, Platform, Steps};
+use crate::{MissingOffer, Platform, Range, Steps};
 
 /// What a simulated system is like.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +90,7 @@ pub struct Sim {
     faults: Mutex<faults::State>,
     steps: Mutex<step::State>,
     environment: Mutex<Vec<Variable>>,
+    mapped: Mutex<Option<Vec<Range>>>,
 }
 
 impl Sim {
@@ -108,6 +110,7 @@ impl Sim {
             faults: Mutex::new(faults::State::new()),
             steps: Mutex::new(step::State::new()),
             environment: Mutex::new(Vec::new()),
+            mapped: Mutex::new(Some(Vec::new())),
         }
     }
 
