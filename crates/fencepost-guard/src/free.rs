@@ -280,9 +280,11 @@ impl<P: Platform> Guard<P> {
         if !setup.options.fill || data.len == 0 {
             return None;
         }
-        let zones = redzones(view.pointer, view.size, data);
+        let [before, after] = redzones(view.pointer, view.size, data);
         // SAFETY: the block is alive or ours to free, so its pages are open.
-        let damage = zones.into_iter().find_map(|zone| unsafe { setup.patterns.find_damage(zone) })?;
+        let (before, after) =
+            unsafe { (setup.patterns.find_damage(before), setup.patterns.find_damage(after)) };
+        let damage = before.or(after)?;
         // Before the block, the byte nearest to it tells how far the access went; after it, the first.
         let nearest = if damage.start < view.pointer { damage.end().wrapping_sub(1) } else { damage.start };
         let mut case = Case::of(ErrorKind::RedzoneCorruption, how, nearest);

@@ -66,6 +66,9 @@ impl HeapSetup {
 /// The guarded heap.
 pub(crate) struct Heap {
     range: Region,
+    /// The first address of the first span, and the bytes of all of them: asked for several times in each call.
+    first: AtomicUsize,
+    bytes: AtomicUsize,
     spans: Region,
     slots: Region,
     /// The records of large blocks: one a span, so that they lie close together.
@@ -111,6 +114,8 @@ impl Heap {
     pub(crate) const fn new() -> Self {
         Heap {
             range: Region::new(),
+            first: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             spans: Region::new(),
             slots: Region::new(),
             larges: Region::new(),
@@ -139,6 +144,11 @@ impl Heap {
         self.spans.reserve(memory, spans.saturating_mul(size_of::<Span>()))?;
         self.slots.reserve(memory, spans.saturating_mul(SLOTS_STRIDE).saturating_mul(size_of::<Slot>()))?;
         self.larges.reserve(memory, spans.saturating_mul(size_of::<Slot>()))?;
+        let range = self.range.range();
+        let first = align_up(range.start, SPAN_BYTES).unwrap_or(0);
+        self.first.store(first, Ordering::Relaxed);
+        let whole = range.end().saturating_sub(first) / SPAN_BYTES;
+        self.bytes.store(whole.wrapping_mul(SPAN_BYTES), Ordering::Relaxed);
         // SAFETY: the range was reserved just now and nobody else knows it.
         unsafe { engine.adopt(memory, self.range.range()) };
         Ok(())
@@ -147,6 +157,7 @@ impl Heap {
     /// Gives everything back; only while no block was ever handed out.
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.range.release(memory);
+        self.bytes.store(0, Ordering::Relaxed);
         self.spans.release(memory);
         self.slots.release(memory);
         self.larges.release(memory);
@@ -154,17 +165,17 @@ impl Heap {
 
     /// First address of the first span.
     fn base(&self) -> usize {
-        align_up(self.range.range().start, SPAN_BYTES).unwrap_or(0)
+        self.first.load(Ordering::Relaxed)
     }
 
     /// Whole spans in the reservation. (The tables may have room for a few more: they end on a page.)
     fn spans_max(&self) -> usize {
-        self.range.range().end().saturating_sub(self.base()) / SPAN_BYTES
+        self.bytes.load(Ordering::Relaxed) / SPAN_BYTES
     }
 
     /// All addresses that blocks can have.
     pub(crate) fn addresses(&self) -> Range {
-        Range { start: self.base(), len: self.spans_max().wrapping_mul(SPAN_BYTES) }
+        Range { start: self.base(), len: self.bytes.load(Ordering::Relaxed) }
     }
 
     /// The addresses of a run.

@@ -84,11 +84,24 @@ impl Patterns {
     }
 
     unsafe fn lay(&self, from: *const u8, range: Range) {
-        for (start, offset, len) in pieces(range, self.page) {
+        let mut start = range.start;
+        let end = range.end();
+        while start < end && self.page != 0 {
+            let (offset, len) = self.piece(start, end);
             // SAFETY: a piece stays within one page of the pattern, `range` is writable by the caller's word, and
             // the pattern pages are ours alone, so the two cannot overlap.
             unsafe { core::ptr::copy_nonoverlapping(from.wrapping_add(offset), start as *mut u8, len) };
+            start = start.wrapping_add(len);
         }
+    }
+
+    /// Where in its page `start` lies, and how far it is from there to the end of the page or of the range. Loops over
+    /// these are written out: an iterator costs several calls a piece in a build without optimisation.
+    #[inline(always)]
+    fn piece(&self, start: usize, end: usize) -> (usize, usize) {
+        let offset = start & self.page.wrapping_sub(1);
+        let (page, range) = (self.page.wrapping_sub(offset), end.wrapping_sub(start));
+        (offset, if page < range { page } else { range })
     }
 
     /// The first damaged byte of a redzone, and how many bytes from there to the last damaged one.
@@ -97,7 +110,12 @@ impl Patterns {
     /// `range` must be readable.
     pub(crate) unsafe fn find_damage(&self, range: Range) -> Option<Range> {
         let mut damage: Option<Range> = None;
-        for (start, offset, len) in pieces(range, self.page) {
+        let mut next = range.start;
+        let end = range.end();
+        while next < end && self.page != 0 {
+            let start = next;
+            let (offset, len) = self.piece(start, end);
+            next = start.wrapping_add(len);
             // SAFETY: a piece stays within one page of the pattern, and `range` is readable by the caller's word.
             // The program may write to it at this moment, which is the very error looked for: a torn byte is
             // damage as well.
@@ -118,21 +136,6 @@ impl Patterns {
         }
         damage
     }
-}
-
-/// Cuts a range at page boundaries: address, offset in the page, length.
-fn pieces(range: Range, page: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    let mut at = range.start;
-    core::iter::from_fn(move || {
-        if at >= range.end() || page == 0 {
-            return None;
-        }
-        let offset = at & page.wrapping_sub(1);
-        let len = page.wrapping_sub(offset).min(range.end().wrapping_sub(at));
-        let piece = (at, offset, len);
-        at = at.wrapping_add(len);
-        Some(piece)
-    })
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): spreads every bit over the word.

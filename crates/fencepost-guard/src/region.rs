@@ -77,10 +77,11 @@ impl Region {
     /// # Safety
     /// The region must hold a table of `T` only, and `T` must be valid when zeroed and shareable between threads.
     pub(crate) unsafe fn get<T: Sync>(&self, index: usize) -> Option<&'static T> {
-        let offset = index.checked_mul(size_of::<T>())?;
-        if offset.checked_add(size_of::<T>())? > self.committed() {
+        // No more than a comparison and an addition: several of these are in each call, also without optimisation.
+        if index >= self.committed.load(Ordering::Acquire) / size_of::<T>().max(1) {
             return None;
         }
+        let offset = index.wrapping_mul(size_of::<T>());
         let address = self.start.load(Ordering::Relaxed).wrapping_add(offset);
         // SAFETY: the address lies in the committed part, which is never given back while the runtime lives; it is
         // aligned because the region starts on a page and `T`'s size is a multiple of its alignment; zeroed memory

@@ -233,6 +233,9 @@ impl SizeRanges {
 
     /// Whether one of the ranges holds `value`.
     pub const fn contains(&self, value: u64) -> bool {
+        if self.len == 0 {
+            return false;
+        }
         let mut rest = self.as_slice();
         while let Some((range, after)) = rest.split_first() {
             if range.first <= value && value <= range.last {
