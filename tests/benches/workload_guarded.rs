@@ -8,6 +8,11 @@ static ALLOC: fencepost::GuardedAlloc = fencepost::GuardedAlloc::new();
 fn main() -> std::process::ExitCode {
     workload::main(|| {
         let stats = fencepost::stats();
-        workload::Coverage { engine: stats.engine, guarded: stats.guarded, total: stats.total }
+        workload::Coverage {
+            engine: stats.engine,
+            guarded: stats.guarded,
+            total: stats.total,
+            calls: stats.syscalls,
+        }
     })
 }

@@ -4,5 +4,5 @@
 mod workload;
 
 fn main() -> std::process::ExitCode {
-    workload::main(|| workload::Coverage { engine: "none", guarded: 0, total: 0 })
+    workload::main(|| workload::Coverage { engine: "none", guarded: 0, total: 0, calls: 0 })
 }

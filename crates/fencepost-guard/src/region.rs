@@ -78,7 +78,7 @@ impl Region {
     /// The region must hold a table of `T` only, and `T` must be valid when zeroed and shareable between threads.
     pub(crate) unsafe fn get<T: Sync>(&self, index: usize) -> Option<&'static T> {
         // No more than a comparison and an addition: several of these are in each call, also without optimisation.
-        if index >= self.committed.load(Ordering::Acquire) / size_of::<T>().max(1) {
+        if index >= self.committed.load(Ordering::Acquire).checked_div(size_of::<T>()).unwrap_or(0) {
             return None;
         }
         let offset = index.wrapping_mul(size_of::<T>());

@@ -22,6 +22,7 @@ pub fn run(what: &str, enough: Duration) -> Result<Spent, String> {
         "move-random" => super::moves::run(1000, enough),
         "fault" => over_pages(enough, Touched::Within),
         "guard" => over_pages(enough, Touched::Before),
+        "fault-guard" => fault_and_guard(enough),
         "mmap" => clock::repeat(enough, 64, || (0..64).try_for_each(|_| mapping_per_block())),
         _ => Err(format!("no such kernel figure: {what}")),
     }
@@ -74,16 +75,39 @@ fn over_pages(enough: Duration, touched: Touched) -> Result<Spent, String> {
 }
 
 fn guard_each(area: &Mapping, page: usize) -> Result<(), String> {
-    for index in 0..PAGES {
-        // SAFETY: the page lies in a mapping of our own that nothing refers to; it is not touched again.
-        let result =
-            unsafe { libc::madvise(area.start().add(index * page).cast(), page, MADV_GUARD_INSTALL) };
-        if result != 0 {
-            let error = std::io::Error::last_os_error();
-            return Err(format!("no MADV_GUARD_INSTALL here (Linux 6.13 has it): {error}"));
-        }
+    (0..PAGES).try_for_each(|index| guard(area.start().wrapping_add(index * page), page))
+}
+
+fn guard(place: *mut u8, page: usize) -> Result<(), String> {
+    // SAFETY: callers name a page of a mapping of their own that nothing refers to; it is not touched again.
+    if unsafe { libc::madvise(place.cast(), page, MADV_GUARD_INSTALL) } == 0 {
+        return Ok(());
     }
-    Ok(())
+    Err(format!("no MADV_GUARD_INSTALL here (Linux 6.13 has it): {}", std::io::Error::last_os_error()))
+}
+
+/// What a design with markers and without any more cunning pays for a pair: the first touch of a page, and the marker that
+/// takes it away.
+fn fault_and_guard(enough: Duration) -> Result<Spent, String> {
+    let page = page_size();
+    let mut total = Total::default();
+    let mut rounds = 0;
+    while total.wall() < enough {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let area = Mapping::map(PAGES * page, libc::PROT_READ | libc::PROT_WRITE, flags, -1)?;
+        // SAFETY: the range is the mapping made just now. Advice only: where it is refused, the figure shows it.
+        unsafe { libc::madvise(area.start().cast(), PAGES * page, libc::MADV_NOHUGEPAGE) };
+        let start = Reading::now();
+        for index in 0..PAGES {
+            let place = area.start().wrapping_add(index * page);
+            // SAFETY: the page is writable, ours alone, and not touched again.
+            unsafe { place.write_volatile(1) };
+            guard(place, page)?;
+        }
+        total.add(&start);
+        rounds += PAGES as u64;
+    }
+    Ok(total.per_round(rounds))
 }
 
 /// What a design without an arena pays for a block: a mapping, its guard, the first touch, and the end of both.

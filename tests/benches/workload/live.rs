@@ -17,7 +17,7 @@ pub struct Set {
     /// The blocks' addresses, in memory that the measured allocator knows nothing of.
     table: Mapping,
     /// Where the parent process reads how many blocks are alive, also when this one has died.
-    progress: Mapping,
+    progress: Option<Mapping>,
 }
 
 /// What the built set costs.
@@ -25,6 +25,8 @@ pub struct Built {
     pub spent: Spent,
     /// Resident bytes for a block, page tables included.
     pub bytes: f64,
+    /// Of these, bytes of page tables.
+    pub tables: f64,
     /// Mappings of the whole process.
     pub mappings: u64,
 }
@@ -36,9 +38,16 @@ impl Set {
             return Err(format!("a set of {count} blocks cannot be walked in steps of {STRIDE}"));
         }
         let table = Mapping::anonymous(count * size_of::<usize>())?;
-        let progress = Mapping::shared(progress, size_of::<AtomicU64>())?;
+        let progress = Some(Mapping::shared(progress, size_of::<AtomicU64>())?);
         let set = Set { count, table, progress };
         // Its pages are there before the set's memory is measured.
+        (0..count).for_each(|index| set.entry(index).store(0, Ordering::Relaxed));
+        Ok(set)
+    }
+
+    /// The same for nobody who waits.
+    pub fn alone(count: usize) -> Result<Set, String> {
+        let set = Set { count, table: Mapping::anonymous(count * size_of::<usize>())?, progress: None };
         (0..count).for_each(|index| set.entry(index).store(0, Ordering::Relaxed));
         Ok(set)
     }
@@ -49,14 +58,16 @@ impl Set {
         unsafe { &*self.table.start().cast::<AtomicU64>().add(index) }
     }
 
-    fn progress(&self) -> &AtomicU64 {
-        // SAFETY: the mapping is at least one word long, page-aligned, and alive as long as `self`.
-        unsafe { &*self.progress.start().cast::<AtomicU64>() }
+    fn tell(&self, alive: u64) {
+        if let Some(progress) = &self.progress {
+            // SAFETY: the mapping is at least one word long, page-aligned, and alive as long as `self`.
+            unsafe { &*progress.start().cast::<AtomicU64>() }.store(alive, Ordering::Relaxed);
+        }
     }
 
     /// Allocates every block and touches both its ends.
     pub fn build(&self) -> Result<Built, String> {
-        let resident = process::resident_bytes()?;
+        let before = process::memory()?;
         let start = Reading::now();
         for index in 0..self.count {
             // SAFETY: the layout is not of size zero.
@@ -70,11 +81,14 @@ impl Set {
                 block.add(LAYOUT.size() - 1).write_volatile(2);
             }
             self.entry(index).store(block.expose_provenance() as u64, Ordering::Relaxed);
-            self.progress().store(index as u64 + 1, Ordering::Relaxed);
+            self.tell(index as u64 + 1);
         }
         let spent = start.per_round(self.count as u64);
-        let bytes = process::resident_bytes()?.saturating_sub(resident) as f64 / self.count as f64;
-        Ok(Built { spent, bytes, mappings: process::mappings()? })
+        let after = process::memory()?;
+        let share = |after: u64, before: u64| after.saturating_sub(before) as f64 / self.count as f64;
+        let tables = share(after.tables, before.tables);
+        let bytes = share(after.resident, before.resident) + tables;
+        Ok(Built { spent, bytes, tables, mappings: process::mappings()? })
     }
 
     /// Frees every block, in another order.

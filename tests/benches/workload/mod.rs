@@ -8,6 +8,7 @@ mod clock;
 mod kernel;
 mod live;
 mod moves;
+mod orders;
 mod pairs;
 mod process;
 
@@ -22,6 +23,8 @@ pub struct Coverage {
     pub guarded: u64,
     /// Blocks asked for so far.
     pub total: u64,
+    /// Memory calls made to the kernel so far.
+    pub calls: u64,
 }
 
 /// Runs the workload that the arguments name; without one, says who does that.
@@ -37,6 +40,9 @@ pub fn main(coverage: impl Fn() -> Coverage) -> ExitCode {
         }
         ["--child", "live", count, progress] => live(count, progress, &coverage),
         ["--child", "kernel", what, millis] => kernel(what, millis),
+        ["--child", "births", size, millis] => births(size, millis, &coverage),
+        ["--child", "among", size, count, millis] => among(size, count, millis),
+        ["--child", "deep", size, frames, millis] => deep(size, frames, millis),
         ["--child", ..] => Err(format!("no such workload: {}", words.join(" "))),
         _ => {
             println!("run by the bench `pairs`: nothing to do here");
@@ -67,11 +73,40 @@ fn pair(
     coverage: &impl Fn() -> Coverage,
 ) -> Result<(), String> {
     let spent = run(number(size)?, time(millis)?)?;
-    let Coverage { engine, guarded, total } = coverage();
+    let Coverage { engine, guarded, total, .. } = coverage();
     println!(
         "cpu={:.2} sys={:.2} wall={:.2} rounds={} engine={engine} guarded={guarded} total={total}",
         spent.cpu, spent.system, spent.wall, spent.rounds
     );
+    Ok(())
+}
+
+fn births(size: &str, millis: &str, coverage: &impl Fn() -> Coverage) -> Result<(), String> {
+    let before = coverage();
+    let (pair, birth) = orders::births(number(size)?, time(millis)?)?;
+    let after = coverage();
+    let share = |count: u64| count as f64 / pair.rounds.max(1) as f64;
+    println!(
+        "cpu={:.2} wall={:.2} alloc_cpu={:.2} alloc_wall={:.2} calls={:.4} engine={}",
+        pair.cpu,
+        pair.wall,
+        birth.cpu,
+        birth.wall,
+        share(after.calls.saturating_sub(before.calls)),
+        after.engine
+    );
+    Ok(())
+}
+
+fn among(size: &str, count: &str, millis: &str) -> Result<(), String> {
+    let spent = orders::among(number(size)?, number(count)?, time(millis)?)?;
+    println!("cpu={:.2} wall={:.2}", spent.cpu, spent.wall);
+    Ok(())
+}
+
+fn deep(size: &str, frames: &str, millis: &str) -> Result<(), String> {
+    let spent = orders::deep(number(size)?, number(frames)?, time(millis)?)?;
+    println!("cpu={:.2} wall={:.2}", spent.cpu, spent.wall);
     Ok(())
 }
 
@@ -82,12 +117,13 @@ fn live(count: &str, progress: &str, coverage: &impl Fn() -> Coverage) -> Result
     let after = coverage();
     let freed = set.free()?;
     println!(
-        "cpu={:.2} wall={:.2} free_cpu={:.2} free_wall={:.2} bytes={:.1} mappings={} engine={} guarded={} total={}",
+        "cpu={:.2} wall={:.2} free_cpu={:.2} free_wall={:.2} bytes={:.1} tables={:.1} mappings={} engine={} guarded={} total={}",
         built.spent.cpu,
         built.spent.wall,
         freed.cpu,
         freed.wall,
         built.bytes,
+        built.tables,
         built.mappings,
         after.engine,
         after.guarded.saturating_sub(before.guarded),

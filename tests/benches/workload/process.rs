@@ -45,8 +45,14 @@ impl Drop for Mapping {
     }
 }
 
-/// Resident memory and page tables of this process, in bytes.
-pub fn resident_bytes() -> Result<u64, String> {
+/// Memory of this process, in bytes.
+pub struct Memory {
+    pub resident: u64,
+    pub tables: u64,
+}
+
+/// Resident memory and page tables of this process.
+pub fn memory() -> Result<Memory, String> {
     let mut buffer = [0u8; 8192];
     let mut used = 0;
     read(c"/proc/self/status", |chunk| {
@@ -61,7 +67,7 @@ pub fn resident_bytes() -> Result<u64, String> {
         let number = line.and_then(|line| line.split_whitespace().next());
         number.and_then(|n| n.parse().ok()).ok_or_else(|| format!("/proc/self/status has no {key}"))
     };
-    Ok((kilobytes("VmRSS:")? + kilobytes("VmPTE:")?) * 1024)
+    Ok(Memory { resident: kilobytes("VmRSS:")? * 1024, tables: kilobytes("VmPTE:")? * 1024 })
 }
 
 /// Mappings of this process.

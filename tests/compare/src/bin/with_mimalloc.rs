@@ -4,5 +4,5 @@
 static ALLOC: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    fencepost_compare::main(|| fencepost_compare::Coverage { engine: "none", guarded: 0, total: 0 })
+    fencepost_compare::main(|| fencepost_compare::Coverage { engine: "none", guarded: 0, total: 0, calls: 0 })
 }
