@@ -11,8 +11,8 @@ pub struct Code {
     pub segment: Range,
     /// Whether it stays as long as the process does.
     pub lasting: bool,
-    /// What [`Loader::changes`] was meanwhile.
-    pub changes: u64,
+    /// What [`Loader::departures`] was meanwhile.
+    pub departures: u64,
 }
 
 /// What the system's loader has mapped.
@@ -24,8 +24,9 @@ pub trait Loader {
     /// module, or it has no unwind information, or the loader must not be asked.
     fn code_at(&self, address: usize, look: &mut dyn FnMut(&Code)) -> bool;
 
-    /// A number that grows whenever a module comes or goes; `None` where the loader must not be asked.
-    fn changes(&self) -> Option<u64>;
+    /// How many modules have gone so far: while it stays the same, what was told of any code still holds. `None` where
+    /// the loader must not be asked.
+    fn departures(&self) -> Option<u64>;
 
     /// In the child of a fork of several threads: another one may have held the loader's lock, so it is not taken again.
     fn leave_loader_alone(&self);

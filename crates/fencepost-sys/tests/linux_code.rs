@@ -21,7 +21,7 @@ fn what_this_program_needs_stays() {
         let code = code_at(address).expect("it is code");
         assert!(code.lasting, "{code:?}");
         assert!(code.segment.contains(code.index.start));
-        assert_eq!(Some(code.changes), Host.changes());
+        assert_eq!(Some(code.departures), Host.departures());
     }
 }
 
@@ -41,16 +41,16 @@ fn what_was_loaded_later_may_go() {
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
     assert!(built.expect("a C compiler, which links this test").success());
     let path = CString::new(library.to_str().unwrap()).unwrap();
-    let before = Host.changes().unwrap();
+    let before = Host.departures().unwrap();
     // SAFETY: the library above does nothing when it is loaded, and nothing of it is used after it is closed.
     unsafe {
         let opened = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
         assert!(!opened.is_null());
         let code = code_at(libc::dlsym(opened, c"later".as_ptr()).addr()).expect("it is code");
         assert!(!code.lasting);
-        assert!(code.changes > before);
+        assert_eq!(code.departures, before);
         assert_eq!(libc::dlclose(opened), 0);
-        assert!(Host.changes().unwrap() > code.changes);
+        assert!(Host.departures().unwrap() > code.departures);
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }

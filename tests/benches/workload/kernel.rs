@@ -1,5 +1,6 @@
 //! What the kernel asks for the calls that guarding is made of, without any allocator.
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use super::clock::{self, Reading, Spent, Total};
@@ -23,9 +24,39 @@ pub fn run(what: &str, enough: Duration) -> Result<Spent, String> {
         "fault" => over_pages(enough, Touched::Within),
         "guard" => over_pages(enough, Touched::Before),
         "fault-guard" => fault_and_guard(enough),
+        "chain" => clock::repeat(enough, 256, || {
+            let frames = chain();
+            (0..256).for_each(|_| _ = black_box(follow(black_box(&frames))));
+            Ok(())
+        }),
         "mmap" => clock::repeat(enough, 64, || (0..64).try_for_each(|_| mapping_per_block())),
         _ => Err(format!("no such kernel figure: {what}")),
     }
+}
+
+/// Frames of the chain below, and words of each.
+const FRAMES: usize = 20;
+const FRAME: usize = 12;
+
+/// A stack as code with frame pointers leaves it: each frame holds where the next is, and an address beside it.
+fn chain() -> [usize; FRAMES * FRAME] {
+    let mut words = [0; FRAMES * FRAME];
+    for frame in 0..FRAMES {
+        (words[frame * FRAME], words[frame * FRAME + 1]) = ((frame + 1) * FRAME, 0x40_0000 + frame);
+    }
+    words
+}
+
+/// What the walk along frame pointers costs at least: no check of anything but the end.
+#[inline(never)]
+fn follow(stack: &[usize; FRAMES * FRAME]) -> [usize; FRAMES] {
+    let mut found = [0; FRAMES];
+    let mut at = 0;
+    for place in &mut found {
+        *place = stack[at + 1];
+        at = stack[at] % stack.len();
+    }
+    found
 }
 
 fn page_size() -> usize {

@@ -6,10 +6,10 @@
 //! additions and two reads a frame.
 //!
 //! What is published is never changed and never taken back, so a reader needs no lock: it sees the address, and if the
-//! rule's word is not 0, the whole rule. A rule for code that may be unloaded holds only as long as the loader's count
-//! of changes is the one it was made under; the next one for that address goes to another place.
+//! rule's word is not 0, the whole rule. A rule for code that may be unloaded holds only as long as no module has
+//! gone since; the next one for that address goes to another place.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Rules kept; a power of two.
 const RULES: usize = 1 << 16;
@@ -85,27 +85,28 @@ fn field(offset: i64) -> Option<u64> {
 
 struct Place {
     address: AtomicU64,
-    /// The loader's count of changes, plus 1; 0 for code that stays.
-    changes: AtomicU64,
+    /// How many modules had gone, plus 1; 0 for code that stays.
+    gone: AtomicU64,
     rule: AtomicU64,
 }
 
+static FULL: AtomicBool = AtomicBool::new(false);
+
 static TABLE: [Place; RULES] =
-    [const { Place { address: AtomicU64::new(0), changes: AtomicU64::new(0), rule: AtomicU64::new(0) } };
-        RULES];
+    [const { Place { address: AtomicU64::new(0), gone: AtomicU64::new(0), rule: AtomicU64::new(0) } }; RULES];
 
 /// What is known of an address.
 pub(super) enum Known {
     /// A rule for as long as the process lives.
     Lasting(Packed),
-    /// A rule that holds if the loader's count of changes still is this one.
+    /// A rule that holds if no more modules have gone than these.
     Since(Packed, u64),
     Nothing,
 }
 
-/// The rule for an address. `changes` is the loader's count where the caller knows it already.
+/// The rule for an address. `gone` says how many modules have gone, where the caller knows it already.
 #[inline]
-pub(super) fn find(address: u64, changes: Option<u64>) -> Known {
+pub(super) fn find(address: u64, gone: Option<u64>) -> Known {
     let mut index = first(address);
     for _ in 0..PROBES {
         let Some(place) = TABLE.get(index) else { break };
@@ -115,12 +116,12 @@ pub(super) fn find(address: u64, changes: Option<u64>) -> Known {
         }
         if known == address {
             let rule = Packed(place.rule.load(Ordering::Acquire));
-            match place.changes.load(Ordering::Relaxed).checked_sub(1) {
+            match place.gone.load(Ordering::Relaxed).checked_sub(1) {
                 // Being written just now.
                 _ if rule.0 == 0 => {}
                 None => return Known::Lasting(rule),
                 // One that may hold; an outdated one if the caller knows better.
-                Some(since) if changes.is_none_or(|now| now == since) => return Known::Since(rule, since),
+                Some(since) if gone.is_none_or(|now| now == since) => return Known::Since(rule, since),
                 Some(_) => {}
             }
         }
@@ -129,18 +130,26 @@ pub(super) fn find(address: u64, changes: Option<u64>) -> Known {
     Known::Nothing
 }
 
-/// Keeps a rule, if there is room. `changes` is `None` for code that stays.
-pub(super) fn keep(address: u64, rule: Packed, changes: Option<u64>) {
+/// Keeps a rule; false if there is no room. `gone` is `None` for code that stays.
+pub(super) fn keep(address: u64, rule: Packed, gone: Option<u64>) -> bool {
     let mut index = first(address);
     for _ in 0..PROBES {
-        let Some(place) = TABLE.get(index) else { return };
+        let Some(place) = TABLE.get(index) else { break };
         if place.address.compare_exchange(0, address, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            place.changes.store(changes.map_or(0, |count| count.wrapping_add(1)), Ordering::Relaxed);
+            place.gone.store(gone.map_or(0, |count| count.wrapping_add(1)), Ordering::Relaxed);
             place.rule.store(rule.0, Ordering::Release);
-            return;
+            return true;
         }
         index = next(index);
     }
+    FULL.store(true, Ordering::Relaxed);
+    false
+}
+
+/// Whether a rule has found no room: from then on new ones are not made, because to make one for each walk costs more
+/// than to walk another way.
+pub(super) fn are_full() -> bool {
+    FULL.load(Ordering::Relaxed)
 }
 
 #[inline(always)]
@@ -184,12 +193,12 @@ mod tests {
     #[test]
     fn an_outdated_rule_is_not_found_and_a_newer_one_is() {
         let (address, old, new) = (0x1234_5678, Packed::of(Rule::End), Packed::of(Rule::Odd));
-        keep(address, old, Some(7));
+        assert!(keep(address, old, Some(7)));
         assert!(matches!(find(address, Some(7)), Known::Since(rule, 7) if rule == old));
         assert!(matches!(find(address, Some(8)), Known::Nothing));
-        keep(address, new, Some(8));
+        assert!(keep(address, new, Some(8)));
         assert!(matches!(find(address, Some(8)), Known::Since(rule, 8) if rule == new));
-        keep(0x8765_4321, new, None);
+        assert!(keep(0x8765_4321, new, None));
         assert!(matches!(find(0x8765_4321, Some(9)), Known::Lasting(rule) if rule == new));
     }
 }

@@ -120,15 +120,15 @@ fn walk(start: &Start, tracing: &Tracing, frames: &mut [u64], reads: &mut Reads)
     let live = Range { start: start.sp, len: tracing.stack.end().checked_sub(start.sp)? };
     let (mut sp, mut fp, mut address) = (start.sp, Fp::Start, start.ip as u64);
     let mut walked = Walked { frames: 0, lasting: true };
-    let mut changes = None;
+    let mut gone = None;
     while walked.frames < frames.len() {
-        let rule = match rules::find(address, changes) {
+        let rule = match rules::find(address, gone) {
             Known::Lasting(rule) => rule,
             Known::Since(rule, since) => {
                 walked.lasting = false;
-                let now = match changes {
+                let now = match gone {
                     Some(now) => now,
-                    None => *changes.insert(Host.changes()?),
+                    None => *gone.insert(Host.departures()?),
                 };
                 if now != since {
                     continue;
@@ -138,7 +138,7 @@ fn walk(start: &Start, tracing: &Tracing, frames: &mut [u64], reads: &mut Reads)
             Known::Nothing => {
                 let (rule, since) = learn(address)?;
                 walked.lasting &= since.is_none();
-                changes = since.or(changes);
+                gone = since.or(gone);
                 rule
             }
         };
@@ -206,12 +206,14 @@ fn read(live: Range, address: usize, reads: &mut Reads) -> Option<u64> {
 #[cold]
 #[inline(never)]
 fn learn(address: u64) -> Option<(Packed, Option<u64>)> {
+    if rules::are_full() {
+        return None;
+    }
     let mut learned = None;
     Host.code_at(address as usize, &mut |code| {
         let rule = Packed::of(rule_of(code, address).unwrap_or(Rule::Odd));
-        let since = (!code.lasting).then_some(code.changes);
-        rules::keep(address, rule, since);
-        learned = Some((rule, since));
+        let since = (!code.lasting).then_some(code.departures);
+        learned = rules::keep(address, rule, since).then_some((rule, since));
     });
     learned
 }

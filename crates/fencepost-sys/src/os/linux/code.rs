@@ -4,7 +4,7 @@
 //! remembers an answer must know how long it holds. Most modules stay for as long as the process does: the program,
 //! this runtime, and all that they need, directly or not. That set is worked out once from what the modules say of
 //! themselves (`DT_NEEDED`). Anything else was loaded by the program and may go again; an answer about it holds while
-//! the loader's counts of comings and goings stay the same. Source: the ELF specification, dl_iterate_phdr(3).
+//! no module at all has gone. Source: the ELF specification, dl_iterate_phdr(3).
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::offset_of;
@@ -60,16 +60,16 @@ impl Loader for Host {
         found
     }
 
-    fn changes(&self) -> Option<u64> {
+    fn departures(&self) -> Option<u64> {
         if !may_ask() {
             return None;
         }
-        let mut changes = None;
+        let mut departures = None;
         each(&mut |module| {
-            changes = Some(module.changes());
+            departures = Some(module.departures());
             false
         });
-        changes
+        departures
     }
 
     fn leave_loader_alone(&self) {
@@ -130,9 +130,8 @@ impl Loaded<'_> {
         self.segment_of(address).is_some()
     }
 
-    fn changes(&self) -> u64 {
-        // Both only grow, so that their sum grows with each.
-        self.info.dlpi_adds.wrapping_add(self.info.dlpi_subs)
+    fn departures(&self) -> u64 {
+        self.info.dlpi_subs
     }
 
     fn code(&self) -> Option<Code> {
@@ -141,7 +140,12 @@ impl Loaded<'_> {
         let segment = self.segment_of(index.start)?;
         let segment = Range { len: segment.p_filesz as usize, ..self.range(segment) };
         let lasting = STATE.load(Ordering::Acquire) == KNOWN && self.is_lasting();
-        (index.end() <= segment.end()).then_some(Code { index, segment, lasting, changes: self.changes() })
+        (index.end() <= segment.end()).then_some(Code {
+            index,
+            segment,
+            lasting,
+            departures: self.departures(),
+        })
     }
 
     fn dynamic(&self) -> usize {

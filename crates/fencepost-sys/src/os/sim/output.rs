@@ -141,7 +141,7 @@ impl Loader for Sim {
         false
     }
 
-    fn changes(&self) -> Option<u64> {
+    fn departures(&self) -> Option<u64> {
         None
     }
 

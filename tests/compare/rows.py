@@ -1,0 +1,127 @@
+"""The rows of the comparison: what is built, and what each allocator or debugger runs with."""
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+TRIPLE = "x86_64-unknown-linux-gnu"
+# Builds that take longer than this are stopped, in seconds.
+BUILD_MAX = 1800
+
+
+def say(text):
+    """Progress, for those who watch."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K" + text[:100])
+        sys.stderr.flush()
+
+
+class Row:
+    """One allocator or debugger: a program, what runs before it, and its environment."""
+
+    def __init__(self, name, program, env=None, before=(), missing=None, arguments=None, everywhere=True):
+        self.name, self.program, self.env = name, program, env or {}
+        self.before, self.missing = list(before), missing
+        # What is run instead of the table's work: a figure of the kernel's own, beside it.
+        self.arguments = arguments
+        # Whether it is in every table, or only in those that name it.
+        self.everywhere = everywhere
+
+
+def find(*paths):
+    """The newest path that exists; `*` in a path stands for a version."""
+    for path in paths:
+        for match in sorted(glob.glob(path), reverse=True):
+            return match
+    return None
+
+
+def absent(path, package):
+    return None if path else f"not installed (package {package})"
+
+
+def build(arguments, folder, env=None, where=("tests", "compare")):
+    """Runs cargo; an error text, or None."""
+    full = dict(os.environ, CARGO_TARGET_DIR=folder, **(env or {}))
+    try:
+        done = subprocess.run(["cargo", "build", "--quiet", *arguments], env=full, text=True, timeout=BUILD_MAX,
+                              cwd=os.path.join(ROOT, *where), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    except subprocess.TimeoutExpired:
+        return f"its build took more than {BUILD_MAX} s"
+    if done.returncode == 0:
+        return None
+    sys.stderr.write(done.stderr)
+    return "its build failed, see above"
+
+
+def kernel(plain, millis):
+    """What the kernel asks for the calls that guarding is made of, as rows of the tables of pairs."""
+    figures = [("syscall", "bare system call"), ("move", "bare UFFDIO_MOVE and touch"),
+               ("move-random", "bare UFFDIO_MOVE, random page"),
+               ("fault-guard", "bare fault and guard marker"), ("mmap", "mmap and mprotect a block"),
+               ("chain", "bare walk of 20 frame pointers")]
+    return [Row(name, plain, arguments=["--child", "kernel", what, millis], everywhere=False) for what, name in figures]
+
+
+def fencepost(guarded, missing):
+    """The rows of fencepost itself."""
+    made = []
+    for name, options in [("off", "mode=off"), ("sample 1000", "mode=sample,sample_rate=1000"),
+                          ("budget 5", "mode=budget,budget=5"),
+                          ("move, engine alone", "engine=move,stack_depth=0,fill=off"),
+                          ("move", "engine=move"), ("marker", "engine=marker"), ("mprotect", "engine=mprotect")]:
+        made.append(Row("fencepost " + name, guarded, {"FENCEPOST_OPTIONS": options + ",summary=off"}, missing=missing))
+    for name, options, deny in [("move, no stacks", "engine=move,stack_depth=0", ""),
+                                ("move, by backtrace", "engine=move", "tables"),
+                                ("marker, engine alone", "engine=marker,stack_depth=0,fill=off", "")]:
+        env = {"FENCEPOST_OPTIONS": options + ",summary=off", "FENCEPOST_DENY": deny}
+        made.append(Row("fencepost " + name, guarded, env, missing=missing, everywhere=False))
+    return made
+
+
+def rows(dev, millis):
+    """Builds what is needed and gives the rows of the tables; what could not be built says why."""
+    say("building: plain and guarded")
+    why = build(["--release", "--bin", "plain"], TARGET)
+    if why:
+        sys.exit("compare: the plain programs are needed for every table: " + why)
+    profile = [] if dev else ["--release"]
+    why_guarded = build([*profile, "--features", "fencepost", "--bin", "guarded"], TARGET)
+    say("building: AddressSanitizer")
+    sanitizer = os.path.join(TARGET, "compare-asan")
+    # The sanitizer is a switch of the nightly compiler; the stable one has it under this variable.
+    why_asan = build(["--release", "--bin", "plain", "--target", TRIPLE], sanitizer, {
+        "RUSTC_BOOTSTRAP": "1", "RUSTFLAGS": "-Zsanitizer=address", "CFLAGS": "-fsanitize=address -g1"})
+    say("building: mimalloc with guard pages")
+    guarding = os.path.join(TARGET, "compare-mimalloc")
+    why_mimalloc = build(["--release", "--features", "mimalloc", "--bin", "with_mimalloc"], guarding,
+                         {"CFLAGS": "-DMI_GUARDED=1"})
+    say("building: the preload library")
+    why_preload = build(["--release", "-p", "fencepost-preload"], TARGET, where=())
+    library = os.path.join(TARGET, "release", "libfencepost_preload.so")
+    plain = os.path.join(TARGET, "release", "plain")
+    guarded = os.path.join(TARGET, "debug" if dev else "release", "guarded")
+    made = [Row("system", plain), *fencepost(guarded, why_guarded)]
+    made.append(Row("fencepost preload", plain, {"LD_PRELOAD": library, "FENCEPOST_OPTIONS": "summary=off"},
+                    missing=why_preload))
+    fence = find("/usr/lib/libefence.so.0", "/usr/lib/*/libefence.so.0")
+    made.append(Row("Electric Fence", plain, {"LD_PRELOAD": fence or ""}, missing=absent(fence, "electric-fence")))
+    duma = find("/usr/lib/libduma.so.0", "/usr/lib/*/libduma.so.0")
+    made.append(Row("DUMA", plain, {"LD_PRELOAD": duma or ""}, missing=absent(duma, "duma")))
+    valgrind = shutil.which("valgrind")
+    made.append(Row("Valgrind memcheck", plain, before=[valgrind or "", "--quiet", "--num-callers=32"],
+                    missing=absent(valgrind, "valgrind")))
+    asan = os.path.join(sanitizer, TRIPLE, "release", "plain")
+    made.append(Row("AddressSanitizer", asan, {"ASAN_OPTIONS": "detect_leaks=0"}, missing=why_asan))
+    scudo = find("/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.scudo_standalone-x86_64.so")
+    made.append(Row("scudo, GWP-ASan on all", plain, {
+        "LD_PRELOAD": scudo or "",
+        "SCUDO_OPTIONS": "GWP_ASAN_Enabled=1:GWP_ASAN_SampleRate=1:GWP_ASAN_MaxSimultaneousAllocations=30000",
+    }, missing=absent(scudo, "libclang-rt-dev")))
+    made.append(Row("mimalloc, guarded", os.path.join(guarding, "release", "with_mimalloc"),
+                    {"MIMALLOC_GUARDED_SAMPLE_RATE": "1", "MIMALLOC_GUARDED_PRECISE": "1"}, missing=why_mimalloc))
+    return made + kernel(plain, millis)
