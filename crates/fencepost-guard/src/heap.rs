@@ -11,16 +11,17 @@
 //!   is still known to be freed, and says that its record is gone, never a wrong stack.
 
 mod chunks;
+mod extent;
 mod quarantine;
 mod records;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use fencepost_record::Unguarded;
-use fencepost_sys::{Memory, Range, Threads, VmResult};
+use fencepost_sys::{Memory, Threads, VmResult};
 
 use crate::engine::{Closed, Engine};
-use crate::geometry::{Geometry, Place, SLOTS_STRIDE, SMALL_PAGES, SPAN_BYTES, align_up};
+use crate::geometry::{Geometry, Place, SLOTS_STRIDE, SMALL_PAGES, SPAN_BYTES};
 use crate::lock::{Held, Lock};
 use crate::region::Region;
 use crate::slot::Slot;
@@ -144,11 +145,7 @@ impl Heap {
         self.spans.reserve(memory, spans.saturating_mul(size_of::<Span>()))?;
         self.slots.reserve(memory, spans.saturating_mul(SLOTS_STRIDE).saturating_mul(size_of::<Slot>()))?;
         self.larges.reserve(memory, spans.saturating_mul(size_of::<Slot>()))?;
-        let range = self.range.range();
-        let first = align_up(range.start, SPAN_BYTES).unwrap_or(0);
-        self.first.store(first, Ordering::Relaxed);
-        let whole = range.end().saturating_sub(first) / SPAN_BYTES;
-        self.bytes.store(whole.wrapping_mul(SPAN_BYTES), Ordering::Relaxed);
+        self.measure();
         // SAFETY: the range was reserved just now and nobody else knows it.
         unsafe { engine.adopt(memory, self.range.range()) };
         Ok(())
@@ -161,29 +158,6 @@ impl Heap {
         self.spans.release(memory);
         self.slots.release(memory);
         self.larges.release(memory);
-    }
-
-    /// First address of the first span.
-    fn base(&self) -> usize {
-        self.first.load(Ordering::Relaxed)
-    }
-
-    /// Whole spans in the reservation. (The tables may have room for a few more: they end on a page.)
-    fn spans_max(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed) / SPAN_BYTES
-    }
-
-    /// All addresses that blocks can have.
-    pub(crate) fn addresses(&self) -> Range {
-        Range { start: self.base(), len: self.bytes.load(Ordering::Relaxed) }
-    }
-
-    /// The addresses of a run.
-    pub(crate) fn run_range(&self, index: usize, spans: usize) -> Range {
-        Range {
-            start: self.base().wrapping_add(index.wrapping_mul(SPAN_BYTES)),
-            len: spans.wrapping_mul(SPAN_BYTES),
-        }
     }
 
     /// Spans ever handed out.

@@ -1,0 +1,42 @@
+//! Where the heap's addresses are.
+
+use core::sync::atomic::Ordering;
+
+use fencepost_sys::Range;
+
+use super::Heap;
+use crate::geometry::{SPAN_BYTES, align_up};
+
+impl Heap {
+    /// Works out where the spans lie in the reservation: once, since it is asked for several times in each call.
+    pub(super) fn measure(&self) {
+        let range = self.range.range();
+        let first = align_up(range.start, SPAN_BYTES).unwrap_or(0);
+        self.first.store(first, Ordering::Relaxed);
+        let whole = range.end().saturating_sub(first) / SPAN_BYTES;
+        self.bytes.store(whole.wrapping_mul(SPAN_BYTES), Ordering::Relaxed);
+    }
+
+    /// First address of the first span.
+    pub(super) fn base(&self) -> usize {
+        self.first.load(Ordering::Relaxed)
+    }
+
+    /// Whole spans in the reservation. (The tables may have room for a few more: they end on a page.)
+    pub(super) fn spans_max(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed) / SPAN_BYTES
+    }
+
+    /// All addresses that blocks can have.
+    pub(crate) fn addresses(&self) -> Range {
+        Range { start: self.base(), len: self.bytes.load(Ordering::Relaxed) }
+    }
+
+    /// The addresses of a run.
+    pub(crate) fn run_range(&self, index: usize, spans: usize) -> Range {
+        Range {
+            start: self.base().wrapping_add(index.wrapping_mul(SPAN_BYTES)),
+            len: spans.wrapping_mul(SPAN_BYTES),
+        }
+    }
+}
