@@ -13,7 +13,7 @@ use fencepost_record::Unguarded;
 use fencepost_sys::{Memory, Range};
 
 use super::{EXTEND_SPANS, Heap, HeapSetup};
-use crate::geometry::SLOTS_STRIDE;
+use crate::geometry::{SLOTS_STRIDE, SPAN_BYTES};
 use crate::slot::Slot;
 use crate::span::{Span, Zone};
 
@@ -23,6 +23,8 @@ const ARENAS: usize = 32;
 const CHUNK_MAX: usize = 8192;
 /// A chunk is at most this part of all addresses, so that little is left over in many arenas.
 const CHUNK_SHARE: usize = 64;
+/// And at most this part of the memory that the process may still use.
+const SPARE_SHARE: u64 = 16;
 /// Stretches of chunks of one kind that can be told apart.
 const STRETCHES: usize = 512;
 
@@ -202,7 +204,12 @@ impl Heap {
                 arena.step.load(Ordering::Relaxed).saturating_mul(2).clamp(EXTEND_SPANS, CHUNK_MAX)
             }
         };
-        let wish = wish.min(most);
+        // Where what is opened is charged whether it is used or not (overcommit off, `ulimit -d`), a long chunk would take from
+        // the program what it needs.
+        let spare = memory.available().map_or(usize::MAX, |bytes| {
+            usize::try_from(bytes / SPARE_SHARE).map_or(usize::MAX, |bytes| bytes / SPAN_BYTES)
+        });
+        let wish = wish.min(most).min(spare.max(EXTEND_SPANS));
         if !self.chunks.has_room_for(zone) {
             return Err(Unguarded::AddressSpace);
         }
@@ -231,7 +238,7 @@ impl Heap {
 
     /// The zone of an address that no block may ever have had.
     pub(crate) fn zone_of(&self, address: usize) -> Zone {
-        let index = address.wrapping_sub(self.addresses().start) / crate::geometry::SPAN_BYTES;
+        let index = address.wrapping_sub(self.addresses().start) / SPAN_BYTES;
         let missing = self.chunks.stretches(Zone::Missing).any(|(start, end)| (start..end).contains(&index));
         if missing { Zone::Missing } else { Zone::Lazy }
     }
