@@ -140,6 +140,15 @@ fn a_watch_notes_every_write() {
 }
 
 #[test]
+fn an_audit_lists_the_pages_that_were_written() {
+    everywhere(&["right"], |_, options| {
+        let page = |number| format!("page {number} of block Some(16384): 1 writes, unseen false\n");
+        let stdout = format!("armed\n{}{}result 7 lost 0\nsurvived\n", page(1), page(2));
+        ends(&victim("race audit").options(options).run(), 0, &stdout, "", 0)
+    });
+}
+
+#[test]
 fn a_tripwire_tells_once_and_can_be_set_again() {
     everywhere(&["right"], |_, options| {
         let ran = victim("race tripwire").options(options).run();

@@ -24,6 +24,7 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 mod alloc;
+mod audit;
 mod capture;
 mod closing;
 mod expected;
@@ -40,6 +41,7 @@ mod symbolize;
 mod watches;
 
 pub use alloc::GuardedAlloc;
+pub use audit::{Audit, AuditedPage, audit};
 #[doc(hidden)]
 pub use expected::{__assert_faults, __expected_kind};
 #[doc(hidden)]

@@ -88,7 +88,7 @@ pub struct Watch<'a> {
 /// [`SealError`] says why not; nothing is changed then.
 #[inline(never)]
 pub fn watch(bytes: &[u8], options: WatchOptions) -> Result<Watch<'_>, SealError> {
-    watch_range(bytes.as_ptr().addr(), bytes.len(), options, here())
+    Watch::new(bytes.as_ptr().addr(), bytes.len(), options, here())
 }
 
 /// The same for any memory: part of a guarded heap block, of a mapping, or whole pages of a static.
@@ -104,21 +104,21 @@ pub unsafe fn watch_raw(
     len: usize,
     options: WatchOptions,
 ) -> Result<Watch<'static>, SealError> {
-    watch_range(pointer.addr(), len, options, here())
+    Watch::new(pointer.addr(), len, options, here())
 }
 
-fn watch_range<'a>(
-    start: usize,
-    len: usize,
-    options: WatchOptions,
-    anchor: usize,
-) -> Result<Watch<'a>, SealError> {
-    let log = GUARD.start_log().map_err(|error| SealError::System(error.to_string().into()))?;
-    let closed = Closed::new(Purpose::Watch, start, len, anchor)?;
-    Ok(Watch { closed, log: Mutex::new((log, 0)), options, memory: PhantomData })
-}
+impl<'a> Watch<'a> {
+    pub(crate) fn new(
+        start: usize,
+        len: usize,
+        options: WatchOptions,
+        anchor: usize,
+    ) -> Result<Watch<'a>, SealError> {
+        let log = GUARD.start_log().map_err(|error| SealError::System(error.to_string().into()))?;
+        let closed = Closed::new(Purpose::Watch, start, len, anchor)?;
+        Ok(Watch { closed, log: Mutex::new((log, 0)), options, memory: PhantomData })
+    }
 
-impl Watch<'_> {
     /// The writes since the last call, oldest first. All watches share room for 4,096: call it often enough, or see
     /// [`Watch::lost`].
     pub fn writes(&self) -> Vec<Write> {

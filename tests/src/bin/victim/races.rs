@@ -18,6 +18,7 @@ pub fn race(words: &[&str]) {
         "tripwire" => tripwire(),
         "alarm" => alarm(),
         "readers" => readers(),
+        "audit" => audit(),
         other => {
             eprintln!("victim: no such race: {other}");
             std::process::exit(2);
@@ -238,6 +239,31 @@ fn alarm() {
     armed();
     victim_touches(block, Touch::Read);
     rung.wait();
+}
+
+/// Nobody should write to the second page in this phase.
+fn audit() {
+    let block = vec![0u8; 4 * 4096];
+    let at = block.as_ptr().expose_provenance();
+    armed();
+    let phase = || {
+        victim_strays(at + 2 * 4096 + 10, 1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| victim_strays(at + 4096 + 5, 2));
+        });
+        7
+    };
+    let (result, audit) = fencepost::audit(&block, phase).expect("watched");
+    for page in &audit.pages {
+        let size = page.block.as_ref().map(|block| block.size);
+        println!(
+            "page {} of block {size:?}: {} writes, unseen {}",
+            (page.address - at) / 4096,
+            page.writes.len(),
+            page.unseen
+        );
+    }
+    println!("result {result} lost {}", audit.lost);
 }
 
 /// Readers of sealed memory make no fault at all.
