@@ -208,6 +208,42 @@ fn a_sampled_block_is_caught_and_others_are_not() {
 }
 
 #[test]
+fn filters_by_function_module_and_thread_choose_real_blocks() {
+    let mut wrong = Vec::new();
+    for (options, caught) in [
+        ("only_fn=*victim_allocates", true),
+        ("skip_fn=*victim_allocates", false),
+        ("only_fn=*nobody_is_called_so", false),
+        ("only_module=victim", true),
+        ("skip_module=vic*", false),
+        ("only_thread=main", true),
+        ("skip_thread='main,x'", false),
+    ] {
+        let ran = victim("overrun write end 24 1").options(options).run();
+        wrong.extend(ran.complain(unless(
+            ran.reports.len() == usize::from(caught),
+            &format!("{options}: {} reports", ran.reports.len()),
+        )));
+    }
+    fail_on(wrong);
+}
+
+#[test]
+fn the_printed_site_guards_its_blocks_alone() {
+    let ran = victim("overrun write end 24 1").run();
+    let report = ran.reports.first().expect("it is caught");
+    let site = report["block"]["site"].as_str().expect("the site is told").to_owned();
+    let line = report["only_site"].as_str().expect("the line is told").to_owned();
+    assert!(ran.stderr.contains(&format!("only this site: {line}")), "the text must hold {line}");
+    let output = Command::new("sh").arg("-c").arg(&line).output().expect("a shell");
+    let again = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(again.contains("fencepost: ERROR: heap-buffer-overflow: "), "{line}\n{again}");
+    assert!(again.contains(&format!("only_site={site}")), "another run has the same site:\n{again}");
+    let ran = victim("overrun write end 24 1").options(&format!("skip_site={site}")).run();
+    fail_on(ran.silent(0));
+}
+
+#[test]
 fn the_replay_line_repeats_the_report() {
     let ran = victim("overrun write end 24 1").options("place=alternate").run();
     let line = ran.reports.first().and_then(|report| report["replay"].as_str()).unwrap_or("false").to_owned();

@@ -51,6 +51,7 @@ impl<P: Platform> Guard<P> {
     pub fn name_thread(&self) {
         if let Some(state) = self.thread_if_known() {
             self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
+            state.name_check.store(0, Ordering::Relaxed);
         }
     }
 

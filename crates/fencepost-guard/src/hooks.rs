@@ -18,6 +18,8 @@ pub struct Hooks {
     pub trace: fn(&Tracing, keep: Keep<'_>) -> u32,
     /// Bytes of memory that `trace` wants to have for each thread.
     pub trace_memory: usize,
+    /// Gives the name of a function as a programmer writes it, from the linker's. Must not allocate.
+    pub demangle: Demangle,
     /// The region of the program's own that an address belongs to. Called in the fault handler: must take no lock.
     pub region: fn(address: usize) -> Option<RegionInfo>,
     /// How many such regions there are, and how many bytes they have reserved and committed.
@@ -40,6 +42,9 @@ pub struct Hooks {
     /// with its allocations served from a private arena, and may fault or hang without harm.
     pub render: Option<fn(&Record, RenderStyle, &mut Rendered<'_>)>,
 }
+
+/// Gives the second argument the name that the first, the linker's, stands for.
+pub type Demangle = fn(&[u8], &mut dyn FnMut(&[u8]));
 
 /// Keeps a stack, and gives the number that stands for it; 0 when it cannot be kept.
 pub type Keep<'a> = &'a dyn Fn(&[u64]) -> u32;

@@ -44,6 +44,7 @@ mod diagnose;
 mod engine;
 mod expect;
 mod family;
+mod filter;
 mod free;
 mod front;
 mod geometry;

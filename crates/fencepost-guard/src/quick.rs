@@ -16,6 +16,7 @@ use fencepost_record::Unguarded;
 use fencepost_sys::{Platform, Range};
 
 use crate::contexts::Door;
+use crate::filter::{ask_for_stack, ask_for_thread};
 use crate::options::Options;
 use crate::runtime::Guard;
 use crate::threads::{Counters, ThreadState};
@@ -174,7 +175,9 @@ pub(crate) fn lets_pass(options: &Options) -> bool {
     let unfiltered = options.only_size.is_empty()
         && options.skip_size.is_empty()
         && options.only_align.is_empty()
-        && options.skip_align.is_empty();
+        && options.skip_align.is_empty()
+        && !ask_for_thread(options)
+        && !ask_for_stack(options);
     options.mode.leaves_most() && unfiltered && options.fail_at == 0 && options.fail_rate == 0
 }
 

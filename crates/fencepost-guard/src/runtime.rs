@@ -18,6 +18,7 @@ use crate::contexts::Contexts;
 use crate::defer::Poison;
 use crate::depot::Depot;
 use crate::engine::Engine;
+use crate::filter::Filters;
 use crate::front::Pass;
 use crate::geometry::Geometry;
 use crate::heap::{Heap, HeapSetup};
@@ -39,6 +40,9 @@ pub(crate) struct Setup {
     pub(crate) options: Options,
     /// Whether a block that is not chosen passes without being looked at.
     pub(crate) lets_pass: bool,
+    /// Whether filters ask for a thread's name, and for an allocation's stack.
+    pub(crate) by_thread: bool,
+    pub(crate) by_stack: bool,
     pub(crate) heap: HeapSetup,
     pub(crate) bounds: Bounds,
     pub(crate) patterns: Patterns,
@@ -62,6 +66,7 @@ pub struct Guard<P: Platform> {
     pub(crate) quick: Quick,
     pub(crate) budget: Budget,
     pub(crate) contexts: Contexts,
+    pub(crate) filters: Filters,
     pub(crate) hooks: Hooks,
     state: AtomicU32,
     /// After a fault of our own: no new block is guarded.
@@ -100,6 +105,7 @@ impl<P: Platform> Guard<P> {
             quick: Quick::new(),
             budget: Budget::new(),
             contexts: Contexts::new(),
+            filters: Filters::new(),
             hooks,
             state: AtomicU32::new(UNSTARTED),
             disabled: AtomicU32::new(0),

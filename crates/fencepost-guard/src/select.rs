@@ -11,6 +11,13 @@ use crate::options::Mode;
 use crate::runtime::{Guard, Setup};
 use crate::threads::ThreadState;
 
+impl Mode {
+    /// Whether most blocks are left to the inner allocator.
+    pub(crate) const fn leaves_most(self) -> bool {
+        matches!(self, Mode::Sample | Mode::Budget)
+    }
+}
+
 impl<P: Platform> Guard<P> {
     /// Guards a block, or says why not.
     pub(crate) fn guard_or_not(
@@ -25,6 +32,9 @@ impl<P: Platform> Guard<P> {
             return self.try_guard(setup, state, layout, zeroed, anchor).map(|(block, _)| block);
         }
         self.is_wanted(setup, state, layout)?;
+        if setup.by_stack {
+            self.filter_stack(setup, anchor)?;
+        }
         if setup.options.mode != Mode::Budget {
             return self.try_guard(setup, state, layout, zeroed, anchor).map(|(block, _)| block);
         }
@@ -46,6 +56,9 @@ impl<P: Platform> Guard<P> {
             && !options.skip_align.contains(align);
         if !chosen {
             return Err(Unguarded::Filter);
+        }
+        if setup.by_thread {
+            self.filter_thread(setup, state)?;
         }
         if options.mode != Mode::Sample || options.sample_rate <= 1 {
             return Ok(());

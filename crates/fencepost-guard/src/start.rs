@@ -6,6 +6,7 @@ use fencepost_record::Text;
 use fencepost_sys::{MissingOffer, Offers, Platform, Range, VmError};
 
 use crate::engine::Engine;
+use crate::filter::{ask_for_stack, ask_for_thread};
 use crate::geometry::{Geometry, SMALL_PAGES, SPAN_BYTES};
 use crate::heap::{HeapSetup, SPAN_OVERHEAD};
 use crate::limits::Bounds;
@@ -77,6 +78,8 @@ impl<P: Platform> Guard<P> {
         let mut setup = Setup {
             options,
             lets_pass: crate::quick::lets_pass(&options),
+            by_thread: ask_for_thread(&options),
+            by_stack: ask_for_stack(&options),
             heap: self.heap_setup(&options, &offers),
             bounds: Bounds { held_max: u64::MAX, mappings_max: None },
             patterns: Patterns::NONE,
@@ -219,6 +222,7 @@ impl<P: Platform> Guard<P> {
         unsafe { platform.commit(stack) }?;
         setup.report_stack = stack;
         self.depot.start(platform, rooms.depot)?;
+        self.filters.start(platform)?;
         let by_budget = setup.options.mode == Mode::Budget;
         let traces = if self.hooks.trace_memory == 0 { 0 } else { rooms.traces };
         self.threads.start(platform, by_budget, traces)?;
@@ -243,6 +247,7 @@ impl<P: Platform> Guard<P> {
         self.arena.release(&self.platform);
         self.threads.release(&self.platform);
         self.contexts.release(&self.platform);
+        self.filters.release(&self.platform);
         self.depot.release(&self.platform);
         self.misc.release(&self.platform);
     }

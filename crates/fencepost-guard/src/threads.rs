@@ -90,8 +90,7 @@ pub(crate) struct ThreadState {
     pub(crate) held_allowance: AtomicU32,
     /// Under `mode=budget`, the address of this thread's front (`front.rs`); else 0.
     pub(crate) front: AtomicUsize,
-    /// The context of the allocation that is being decided about: its key, an address in the frame of ours that was
-    /// called, and which function that is.
+    /// The allocation that is being decided about: its context's key, an address in our frame, the function called.
     pub(crate) call_key: AtomicU64,
     pub(crate) call_here: AtomicUsize,
     pub(crate) call_door: AtomicU32,
@@ -103,6 +102,10 @@ pub(crate) struct ThreadState {
     pub(crate) opened: Opened,
     /// Not 0 while this thread expects errors: which kinds it has seen.
     pub(crate) expected: AtomicU32,
+    /// Filters by name: allocations until it is asked for again, how often it was, whether blocks are left out.
+    pub(crate) name_check: AtomicU32,
+    pub(crate) names_asked: AtomicU32,
+    pub(crate) is_filtered: AtomicU32,
     /// Not 0 while this thread resolves names for a report: what it allocates comes from the private arena.
     pub(crate) reporting: AtomicU32,
     /// The span that each kind of small slot is taken from: number plus 1.
@@ -257,7 +260,6 @@ impl ThreadTable {
                 self.states.ensure(platform, end.wrapping_mul(size_of::<ThreadState>())).ok()?;
                 self.used.store(end, Ordering::Release);
                 let state = self.at(index)?;
-                // Without a front every allocation is looked at: slower, and nothing else.
                 let room = end.wrapping_mul(FRONT_BYTES);
                 if room <= self.fronts.range().len && self.fronts.ensure(platform, room).is_ok() {
                     let front = self.fronts.range().start.wrapping_add(index.wrapping_mul(FRONT_BYTES));
@@ -283,6 +285,8 @@ impl ThreadTable {
             &state.allowance,
             &state.stride,
             &state.looks,
+            &state.name_check,
+            &state.names_asked,
         ] {
             word.store(0, Ordering::Relaxed);
         }

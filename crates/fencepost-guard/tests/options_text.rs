@@ -44,7 +44,6 @@ fn messages_are_one_clear_line() {
             "engine=commit",
             r#"option "engine=commit" is not in this version, which has auto, move, marker, mprotect: using auto"#,
         ),
-        ("only_thread=a", r#"option "only_thread=a" is not in this version: this filter is not applied"#),
         (
             "place",
             r#"option "place" has no "=": write key=value, and quote a value that holds a comma: using right"#,

@@ -16,6 +16,8 @@ mod failures;
 mod faults;
 #[path = "simulated/files.rs"]
 mod files;
+#[path = "simulated/filters.rs"]
+mod filters;
 #[path = "simulated/leaks.rs"]
 mod leaks;
 #[path = "simulated/limits.rs"]

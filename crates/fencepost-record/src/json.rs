@@ -56,6 +56,10 @@ pub fn report(record: &Record, frames: &dyn Frames, out: &mut dyn Write) -> fmt:
     if !json.quoted(|out| replay::write(record, out))? {
         json.null()?;
     }
+    json.field("only_site")?;
+    if !json.quoted(|out| replay::write_only(record, out))? {
+        json.null()?;
+    }
     json.field("confidence")?.string(record.confidence.name())?;
     notes("reasons", record, Note::is_evidence, &mut json)?;
     notes("notes", record, |_| true, &mut json)?;
@@ -150,7 +154,8 @@ fn access(record: &Record, json: &mut Json<'_>) -> fmt::Result {
 
 fn block(record: &Record, frames: &dyn Frames, json: &mut Json<'_>) -> fmt::Result {
     json.field("block")?;
-    let Some(Block { address, size, align, slack, place, distance, state, allocated, freed }) = &record.block
+    let Some(Block { address, size, align, slack, site, place, distance, state, allocated, freed }) =
+        &record.block
     else {
         return json.null();
     };
@@ -159,6 +164,7 @@ fn block(record: &Record, frames: &dyn Frames, json: &mut Json<'_>) -> fmt::Resu
     json.field("size")?.number(*size)?;
     json.field("align")?.number(*align)?;
     json.field("slack")?.number(*slack)?;
+    json.field("site")?.hex_or_null(*site)?;
     json.field("where")?.string(place.name())?;
     json.field("distance")?.number(*distance)?;
     json.field("state")?.string(state.name())?;

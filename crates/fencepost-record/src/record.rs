@@ -101,6 +101,8 @@ pub struct Block {
     pub align: u64,
     /// Bytes between its end and the guard page that alignment forced.
     pub slack: u64,
+    /// The site of its allocation, for `only_site`; `None` where it is not known.
+    pub site: Option<u64>,
     /// Where the access lies beside it.
     pub place: Where,
     /// How far, in bytes: 0 is the first byte past the end, or the last before the start; inside, from the start.

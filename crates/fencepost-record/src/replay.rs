@@ -13,6 +13,22 @@ use crate::Record;
 /// # Errors
 /// Those of `out`.
 pub fn write(record: &Record, out: &mut dyn Write) -> Result<bool, fmt::Error> {
+    write_line(record, None, out)
+}
+
+/// Writes the same command so that it guards every block of the site that the record's block comes from, and no other:
+/// false where that is not known.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_only(record: &Record, out: &mut dyn Write) -> Result<bool, fmt::Error> {
+    match record.block.and_then(|block| block.site) {
+        Some(site) => write_line(record, Some(site), out),
+        None => Ok(false),
+    }
+}
+
+fn write_line(record: &Record, site: Option<u64>, out: &mut dyn Write) -> Result<bool, fmt::Error> {
     let kept = record.process.args.as_str();
     // An argument without its end was cut, by the record or by who read it from the system.
     let (whole, cut) = match kept.rsplit_once('\0') {
@@ -29,8 +45,15 @@ pub fn write(record: &Record, out: &mut dyn Write) -> Result<bool, fmt::Error> {
     out.write_str("FENCEPOST_OPTIONS='")?;
     let options = record.options.as_str().trim().trim_end_matches(',');
     quoted(options, out)?;
+    let mut comma = if options.is_empty() { "" } else { "," };
+    if let Some(site) = site {
+        // What was left out by chance is not this time. A list that was there before is emptied first.
+        let strict = if has_key(options, "mode") { "mode=strict," } else { "" };
+        let anew = if has_key(options, "only_site") { "only_site=none," } else { "" };
+        write!(out, "{comma}{strict}{anew}only_site={site:#x}")?;
+        comma = ",";
+    }
     if !has_key(options, "seed") {
-        let comma = if options.is_empty() { "" } else { "," };
         write!(out, "{comma}seed={:#x}", record.seed)?;
     }
     out.write_char('\'')?;

@@ -249,7 +249,15 @@ impl Page<'_> {
         if !replay::write(record, self.out)? {
             self.out.write_str("not known: the options or the program's path are not known in full")?;
         }
-        writeln!(self.out)
+        writeln!(self.out)?;
+        if record.block.is_some_and(|block| block.site.is_some()) {
+            write!(self.out, "{heading}only this site{end}: ")?;
+            if !replay::write_only(record, self.out)? {
+                self.out.write_str("not known: as above")?;
+            }
+            writeln!(self.out)?;
+        }
+        Ok(())
     }
 
     /// A blank line and a section's first line.

@@ -17,6 +17,7 @@ mod load;
 mod loader;
 mod mappings;
 mod missing;
+mod names;
 mod os;
 mod pages;
 mod platform;
@@ -26,6 +27,7 @@ mod stepping;
 pub use loader::{Code, Loader};
 pub use mappings::Mappings;
 pub use missing::{Missing, MissingError, MissingOffer, Partly};
+pub use names::{CodePlace, Names};
 pub use os::Host;
 #[cfg(target_os = "linux")]
 pub use os::program;

@@ -27,6 +27,7 @@ mod alloc;
 mod audit;
 mod capture;
 mod closing;
+mod demangle;
 mod expected;
 #[doc(hidden)]
 pub mod exported;

@@ -13,6 +13,7 @@ pub(crate) static GUARD: Guard<Host> = Guard::new(
         trace: capture::trace,
         trace_memory: capture::MEMORY,
         region: crate::grown::region,
+        demangle: crate::demangle::demangle,
         regions: crate::grown::totals,
         on_fault,
         on_step,

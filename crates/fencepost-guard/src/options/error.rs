@@ -166,7 +166,7 @@ impl<'a> OptionError<'a> {
                 Shown::Size(bytes) => Shown::Size(bytes),
                 Shown::Hex(number) => Shown::Hex(number),
                 Shown::Path(_) => Shown::Word("the path set before"),
-                Shown::Ranges(_) => Shown::Word("the list set before"),
+                Shown::Ranges(_) | Shown::Names(_) | Shown::Sites(_) => Shown::Word("the list set before"),
             };
         }
         self

@@ -66,6 +66,11 @@ pub fn write_in_force(options: &Options, out: &mut dyn Write) -> Result {
             Shown::Ranges(ranges) if ranges.as_slice().len() > 1 => {
                 write!(out, "\"{}\"", written(value).as_str())?;
             }
+            Shown::Sites(sites) if sites.as_slice().len() > 1 => {
+                write!(out, "\"{}\"", written(value).as_str())?;
+            }
+            // No name holds a quote.
+            Shown::Names(names) => write!(out, "\"{}\"", names.as_str())?,
             _ => out.write_str(written(value).as_str())?,
         }
     }

@@ -3,6 +3,7 @@
 //! A key or value that belongs to fencepost but not to this version stands in the table too, marked as such: a user
 //! who writes it learns that it is missing and what happens instead, rather than that it is unknown.
 
+use super::names::NameList;
 use super::values::{
     Color, EngineChoice, MallocAlign, Mode, OnError, Options, PathText, Place, SizeRanges, When,
 };
@@ -28,6 +29,22 @@ pub enum Key {
     OnlyAlign,
     /// `skip_align`
     SkipAlign,
+    /// `only_thread`
+    OnlyThread,
+    /// `skip_thread`
+    SkipThread,
+    /// `only_module`
+    OnlyModule,
+    /// `skip_module`
+    SkipModule,
+    /// `only_fn`
+    OnlyFn,
+    /// `skip_fn`
+    SkipFn,
+    /// `only_site`
+    OnlySite,
+    /// `skip_site`
+    SkipSite,
     /// `align`
     Align,
     /// `syscalls`
@@ -98,7 +115,8 @@ const NO_WORDS: &[&str] = &[];
 const NONE: &[&str] = &["none"];
 const RANGES: &str = "none, or sizes N and ranges A-B (K, M, G and T may follow)";
 const BYTES: &str = "a number of bytes (K, M, G and T may follow it)";
-const NO_FILTER: &str = "this filter is not applied";
+const NAMES: &str = "none, or names, in which * stands for any text and ? for any byte";
+const NUMBERS: &str = "none, or up to 8 sites as reports print them";
 
 const fn row(
     key: Key,
@@ -114,24 +132,6 @@ const fn row(
 const fn later(mut spec: KeySpec, words: &'static [&'static str]) -> KeySpec {
     spec.later = words;
     spec
-}
-
-const fn absent(
-    name: &'static str,
-    default: &'static str,
-    meaning: &'static str,
-    instead: &'static str,
-) -> KeySpec {
-    KeySpec {
-        key: Key::Absent,
-        name,
-        default,
-        allowed: default,
-        meaning,
-        words: NO_WORDS,
-        later: NO_WORDS,
-        instead,
-    }
 }
 
 /// Every key, in the order of the help and of the documentation.
@@ -153,6 +153,14 @@ pub const KEYS: &[KeySpec] = &[
     row(Key::SkipSize, "skip_size", "none", NONE, RANGES, "do not guard blocks of these sizes"),
     row(Key::OnlyAlign, "only_align", "none", NONE, RANGES, "guard only blocks of these alignments"),
     row(Key::SkipAlign, "skip_align", "none", NONE, RANGES, "do not guard blocks of these alignments"),
+    row(Key::OnlyThread, "only_thread", "none", NONE, NAMES, "guard only blocks of threads with these names"),
+    row(Key::SkipThread, "skip_thread", "none", NONE, NAMES, "do not guard blocks of threads with these names"),
+    row(Key::OnlyModule, "only_module", "none", NONE, NAMES, "guard only blocks that these executables or libraries ask for"),
+    row(Key::SkipModule, "skip_module", "none", NONE, NAMES, "do not guard blocks that these executables or libraries ask for"),
+    row(Key::OnlyFn, "only_fn", "none", NONE, NAMES, "guard only blocks made in or below these functions"),
+    row(Key::SkipFn, "skip_fn", "none", NONE, NAMES, "do not guard blocks made in or below these functions"),
+    row(Key::OnlySite, "only_site", "none", NONE, NUMBERS, "guard only blocks of these allocation sites: a report prints its block's"),
+    row(Key::SkipSite, "skip_site", "none", NONE, NUMBERS, "do not guard blocks of these allocation sites"),
     row(Key::Quarantine, "quarantine", "8T", NO_WORDS, BYTES,
         "freed address space that stays dead before any is used again"),
     row(Key::Defer, "defer", "0", NO_WORDS, "a number from 0 to 65536",
@@ -192,14 +200,6 @@ pub const KEYS: &[KeySpec] = &[
         "where libc is exported or preloaded, check buffers handed to read, write and their like"),
     row(Key::Help, "help", "0", &["0", "1"], "0, 1",
         "print this table with the values in force"),
-    absent("only_thread", "none", "guard only blocks of these threads", NO_FILTER),
-    absent("skip_thread", "none", "do not guard blocks of these threads", NO_FILTER),
-    absent("only_module", "none", "guard only blocks of these modules", NO_FILTER),
-    absent("skip_module", "none", "do not guard blocks of these modules", NO_FILTER),
-    absent("only_fn", "none", "guard only blocks of these functions", NO_FILTER),
-    absent("skip_fn", "none", "do not guard blocks of these functions", NO_FILTER),
-    absent("only_site", "none", "guard only blocks of these allocation sites", NO_FILTER),
-    absent("skip_site", "none", "do not guard blocks of these allocation sites", NO_FILTER),
 ];
 
 impl KeySpec {
@@ -237,6 +237,10 @@ pub enum Shown<'o> {
     Path(&'o PathText),
     /// A list of sizes; never empty.
     Ranges(&'o SizeRanges),
+    /// A list of names; never empty.
+    Names(&'o NameList),
+    /// A list of sites; never empty.
+    Sites(&'o SizeRanges),
 }
 
 impl Options {
@@ -252,6 +256,14 @@ impl Options {
             Key::SkipSize => shown_ranges(&self.skip_size),
             Key::OnlyAlign => shown_ranges(&self.only_align),
             Key::SkipAlign => shown_ranges(&self.skip_align),
+            Key::OnlyThread => shown_names(&self.only_thread),
+            Key::SkipThread => shown_names(&self.skip_thread),
+            Key::OnlyModule => shown_names(&self.only_module),
+            Key::SkipModule => shown_names(&self.skip_module),
+            Key::OnlyFn => shown_names(&self.only_fn),
+            Key::SkipFn => shown_names(&self.skip_fn),
+            Key::OnlySite => shown_sites(&self.only_site),
+            Key::SkipSite => shown_sites(&self.skip_site),
             Key::Align => match self.align {
                 MallocAlign::Natural => Shown::Word("natural"),
                 MallocAlign::Exact => Shown::Word("exact"),
@@ -308,4 +320,12 @@ const fn shown_path<'o>(path: &'o Option<PathText>, otherwise: &'static str) -> 
 
 const fn shown_ranges(ranges: &SizeRanges) -> Shown<'_> {
     if ranges.is_empty() { Shown::Word("none") } else { Shown::Ranges(ranges) }
+}
+
+const fn shown_names(names: &NameList) -> Shown<'_> {
+    if names.is_empty() { Shown::Word("none") } else { Shown::Names(names) }
+}
+
+const fn shown_sites(sites: &SizeRanges) -> Shown<'_> {
+    if sites.is_empty() { Shown::Word("none") } else { Shown::Sites(sites) }
 }

@@ -134,6 +134,18 @@ impl Line {
         }
     }
 
+    pub(super) const fn sites(&mut self, sites: &SizeRanges) {
+        let mut rest = sites.as_slice();
+        while let Some((site, after)) = rest.split_first() {
+            self.text("0x");
+            self.number(site.first, 16);
+            if !after.is_empty() {
+                self.text(",");
+            }
+            rest = after;
+        }
+    }
+
     pub(super) const fn shown(&mut self, value: Shown<'_>) {
         match value {
             Shown::Word(word) => self.text(word),
@@ -145,6 +157,8 @@ impl Line {
             }
             Shown::Path(path) => self.foreign(path.as_bytes()),
             Shown::Ranges(ranges) => self.ranges(ranges),
+            Shown::Names(names) => self.foreign(names.as_bytes()),
+            Shown::Sites(sites) => self.sites(sites),
         }
     }
 }

@@ -11,6 +11,8 @@ mod error;
 mod help;
 mod keys;
 mod line;
+mod lists;
+mod names;
 mod parse;
 mod text;
 mod values;
@@ -19,6 +21,7 @@ pub use error::{OptionError, Problem};
 pub use help::{write_in_force, write_table};
 pub use keys::{KEYS, Key, KeySpec, Shown};
 pub use line::Line;
+pub use names::NameList;
 pub use parse::{ERRORS_MAX, Parsed, check, parse};
 pub use values::{
     Color, EngineChoice, MallocAlign, MaxMemory, Mode, OnError, Options, PathText, Place, SizeRange,

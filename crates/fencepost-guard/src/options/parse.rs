@@ -15,10 +15,10 @@
 
 use super::error::{OptionError, Problem};
 use super::keys::{KEYS, Key, KeySpec, Shown};
+use super::lists::{Collecting, collect, collect_names, collect_sites};
 use super::text::{nearest, number, same, size, split_at, split_at_closing};
 use super::values::{
-    Color, EngineChoice, MallocAlign, MaxMemory, Mode, OnError, Options, PathText, Place, SizeRange,
-    SizeRanges, When,
+    Color, EngineChoice, MallocAlign, MaxMemory, Mode, OnError, Options, PathText, Place, When,
 };
 
 /// The most mistakes that are kept with their details.
@@ -68,8 +68,7 @@ impl<'a> Parsed<'a> {
 /// them in `text` replaces the list of `base`.
 pub const fn parse(text: &[u8], base: Options) -> Parsed<'_> {
     let mut parsed = Parsed { options: base, errors: [None; ERRORS_MAX], error_count: 0 };
-    let mut collecting =
-        Collecting { only_size: false, skip_size: false, only_align: false, skip_align: false };
+    let mut collecting = Collecting::NOTHING;
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {
         if byte == b',' || byte.is_ascii_whitespace() {
@@ -116,14 +115,6 @@ pub const fn check(text: &str) {
         let line = error.compile_error();
         panic!("{}", line.as_str());
     }
-}
-
-/// Which list keys the text has named already.
-struct Collecting {
-    only_size: bool,
-    skip_size: bool,
-    only_align: bool,
-    skip_align: bool,
 }
 
 struct Item<'a> {
@@ -243,6 +234,22 @@ const fn assign(
         Key::SkipSize => return collect(&mut options.skip_size, &mut collecting.skip_size, value),
         Key::OnlyAlign => return collect(&mut options.only_align, &mut collecting.only_align, value),
         Key::SkipAlign => return collect(&mut options.skip_align, &mut collecting.skip_align, value),
+        Key::OnlyThread => {
+            return collect_names(&mut options.only_thread, &mut collecting.only_thread, value);
+        }
+        Key::SkipThread => {
+            return collect_names(&mut options.skip_thread, &mut collecting.skip_thread, value);
+        }
+        Key::OnlyModule => {
+            return collect_names(&mut options.only_module, &mut collecting.only_module, value);
+        }
+        Key::SkipModule => {
+            return collect_names(&mut options.skip_module, &mut collecting.skip_module, value);
+        }
+        Key::OnlyFn => return collect_names(&mut options.only_fn, &mut collecting.only_fn, value),
+        Key::SkipFn => return collect_names(&mut options.skip_fn, &mut collecting.skip_fn, value),
+        Key::OnlySite => return collect_sites(&mut options.only_site, &mut collecting.only_site, value),
+        Key::SkipSite => return collect_sites(&mut options.skip_site, &mut collecting.skip_site, value),
         Key::Align => set!(options.align, malloc_align(value)),
         Key::Syscalls => set!(options.syscalls, switch(value)),
         Key::Quarantine => set!(options.quarantine, size(value)),
@@ -357,42 +364,4 @@ const fn path(target: &mut Option<PathText>, item: &Item<'_>, word_for_none: &[u
         }
         Err(problem) => Err(problem),
     }
-}
-
-/// Adds the ranges of `value` to a list, which the first of its key in a text empties before.
-const fn collect(target: &mut SizeRanges, begun: &mut bool, value: &[u8]) -> Result<(), Problem> {
-    let mut ranges = if *begun { *target } else { SizeRanges::EMPTY };
-    let mut left = Some(value);
-    while let Some(text) = left {
-        let (item, after) = split_at(text, b',');
-        left = after;
-        let item = item.trim_ascii();
-        if item.is_empty() {
-            continue;
-        }
-        if same(item, b"none") {
-            ranges = SizeRanges::EMPTY;
-            continue;
-        }
-        let Some(range) = range(item) else { return Err(Problem::BadValue) };
-        let Some(longer) = ranges.with(range) else { return Err(Problem::TooManyRanges) };
-        ranges = longer;
-    }
-    *target = ranges;
-    *begun = true;
-    Ok(())
-}
-
-/// `N`, or `A-B` with A at most B.
-const fn range(text: &[u8]) -> Option<SizeRange> {
-    let (first, last) = split_at(text, b'-');
-    let Some(first) = size(first.trim_ascii()) else { return None };
-    let last = match last {
-        None => first,
-        Some(last) => match size(last.trim_ascii()) {
-            Some(last) => last,
-            None => return None,
-        },
-    };
-    if first <= last { Some(SizeRange { first, last }) } else { None }
 }

@@ -8,6 +8,7 @@
 use core::fmt;
 
 use super::error::Problem;
+use super::names::NameList;
 use super::text::same;
 
 /// An enum whose variants are written as words in an option, so that a word and its variant stand in one place.
@@ -114,13 +115,6 @@ words! {
         On = "on",
         /// Never.
         Off = "off",
-    }
-}
-
-impl Mode {
-    /// Whether most blocks are left to the inner allocator.
-    pub const fn leaves_most(self) -> bool {
-        matches!(self, Mode::Sample | Mode::Budget)
     }
 }
 
@@ -325,6 +319,22 @@ pub struct Options {
     pub only_align: SizeRanges,
     /// Allocations of these alignments, in bytes, are not guarded.
     pub skip_align: SizeRanges,
+    /// If not empty, only allocations of threads with these names are guarded.
+    pub only_thread: NameList,
+    /// Allocations of threads with these names are not guarded.
+    pub skip_thread: NameList,
+    /// If not empty, only allocations asked for by these modules are guarded.
+    pub only_module: NameList,
+    /// Allocations asked for by these modules are not guarded.
+    pub skip_module: NameList,
+    /// If not empty, only allocations made in or below these functions are guarded.
+    pub only_fn: NameList,
+    /// Allocations made in or below these functions are not guarded.
+    pub skip_fn: NameList,
+    /// If not empty, only allocations of these sites are guarded.
+    pub only_site: SizeRanges,
+    /// Allocations of these sites are not guarded.
+    pub skip_site: SizeRanges,
     /// How `malloc` aligns what it hands out.
     pub align: MallocAlign,
     /// Whether buffers handed to system calls are looked at before.
@@ -379,6 +389,14 @@ impl Options {
         skip_size: SizeRanges::EMPTY,
         only_align: SizeRanges::EMPTY,
         skip_align: SizeRanges::EMPTY,
+        only_thread: NameList::EMPTY,
+        skip_thread: NameList::EMPTY,
+        only_module: NameList::EMPTY,
+        skip_module: NameList::EMPTY,
+        only_fn: NameList::EMPTY,
+        skip_fn: NameList::EMPTY,
+        only_site: SizeRanges::EMPTY,
+        skip_site: SizeRanges::EMPTY,
         align: MallocAlign::Natural,
         syscalls: true,
         quarantine: 8 << 40,

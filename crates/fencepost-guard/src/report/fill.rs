@@ -108,6 +108,7 @@ impl<P: Platform> Guard<P> {
             align: slot.align as u64,
             // On the left, or in a page of its own, the space up to the guard is room, not slack of alignment.
             slack: if to_page_end < slot.align { to_page_end as u64 } else { 0 },
+            site: self.depot.frames(slot.allocated.trace).and_then(|frames| self.site_of(frames)),
             place: beside.place,
             distance: beside.distance as u64,
             state,

@@ -144,6 +144,7 @@ impl World {
             trace_memory: 0,
             region,
             regions,
+            demangle: |name, with| with(name),
             on_fault,
             on_step,
             thread_exit,

@@ -57,6 +57,7 @@ pub fn block(size: u64, place: Where, distance: u64) -> Block {
         address: HEAP + 0x1000 - size,
         size,
         align,
+        site: Some(0x51e5_51e5_0000_0018),
         place,
         distance,
         state: BlockState::Live,

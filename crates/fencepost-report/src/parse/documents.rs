@@ -126,6 +126,9 @@ documents! {
         /// The command that runs it again.
         #[serde(deserialize_with = "nullable")]
         replay: Option<String>,
+        /// The command that guards every block of its site and no other.
+        #[serde(deserialize_with = "nullable")]
+        only_site: Option<String>,
         /// How sure the diagnosis is.
         confidence: Confidence,
         /// What the diagnosis rests on.
@@ -159,6 +162,9 @@ documents! {
         align: u64,
         /// Bytes between its end and the guard page.
         slack: u64,
+        /// The site of its allocation.
+        #[serde(deserialize_with = "nullable")]
+        site: Option<Hex>,
         /// Where the access lies beside it.
         #[serde(rename = "where")]
         place: Where,

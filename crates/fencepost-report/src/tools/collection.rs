@@ -75,9 +75,13 @@ impl Finding {
         let mut replay = String::new();
         let known = fencepost_record::replay::write(&restore::record(&self.document), &mut replay);
         self.document.replay = known.unwrap_or(false).then_some(replay);
+        let mut only = String::new();
+        let known = fencepost_record::replay::write_only(&restore::record(&self.document), &mut only);
+        self.document.only_site = known.unwrap_or(false).then_some(only);
         if let Value::Object(map) = &mut self.json {
             map.insert("options".to_owned(), self.document.options.clone().into());
             map.insert("replay".to_owned(), self.document.replay.clone().into());
+            map.insert("only_site".to_owned(), self.document.only_site.clone().into());
         }
     }
 

@@ -110,6 +110,7 @@ fn block(block: &parse::Block) -> record::Block {
         size: block.size,
         align: block.align,
         slack: block.slack,
+        site: block.site.map(|site| site.0),
         place: match block.place {
             parse::Where::Before => Where::Before,
             parse::Where::Inside => Where::Inside,

@@ -51,6 +51,7 @@ mod refusal;
 mod signals;
 mod stack;
 mod step;
+mod symbols;
 mod threads;
 mod userfault;
 mod word;

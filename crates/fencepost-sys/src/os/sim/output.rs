@@ -6,7 +6,7 @@ use std::vec::Vec;
 use fencepost_record::Module;
 
 use super::{Sim, lock};
-use crate::{Code, Loader, Output, VmError, VmResult};
+use crate::{Code, CodePlace, Loader, Names, Output, VmError, VmResult};
 
 /// Standard output and standard error, which are there from the start and have no path.
 const STREAMS: usize = 3;
@@ -146,6 +146,19 @@ impl Loader for Sim {
     }
 
     fn leave_loader_alone(&self) {}
+}
+
+/// Every 4 KiB of a module's addresses are a function of their own.
+impl Names for Sim {
+    fn place_of_code(&self, address: usize, with: &mut dyn FnMut(&CodePlace<'_>)) -> bool {
+        let modules = lock(&self.output).modules.clone();
+        let found = modules.iter().find(|module| (module.start..module.end).contains(&(address as u64)));
+        let Some(module) = found else { return false };
+        let name = std::format!("code_{:x}", address >> 12);
+        let offset = address as u64 & 0xfff;
+        with(&CodePlace { module: module.path.as_str().as_bytes(), function: name.as_bytes(), offset });
+        true
+    }
 }
 
 fn fill(into: &mut [u8], from: &[u8]) -> usize {
