@@ -59,7 +59,7 @@ fn source(out: &Path) -> PathBuf {
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
     let beside = here.join("../fencepost-preload/Cargo.toml");
     if beside.is_file() {
-        for name in ["record", "sys", "guard", "report", "malloc", "preload"] {
+        for name in ["record", "sys", "guard", "memory", "report", "malloc", "preload"] {
             println!("cargo::rerun-if-changed={}", here.join(format!("../fencepost-{name}/src")).display());
         }
         println!("cargo::rerun-if-changed={}", here.join("../fencepost/src").display());
@@ -70,7 +70,7 @@ fn source(out: &Path) -> PathBuf {
     let manifest = format!(
         "[package]\nname = \"fencepost-preload\"\nversion = \"{version}\"\nedition = \"2024\"\n\n\
          [lib]\npath = \"lib.rs\"\ncrate-type = [\"cdylib\"]\n\n\
-         [dependencies]\nfencepost = \"={version}\"\n\n[workspace]\n"
+         [dependencies]\nfencepost = {{ version = \"={version}\", features = [\"cpp\", \"symbolize\"] }}\n\n[workspace]\n"
     );
     let library = "fencepost::export_libc!();\n\n#[unsafe(no_mangle)]\npub extern \"C\" fn fencepost_preload_step_back() {\n    fencepost::exported::step_back();\n}\n";
     std::fs::create_dir_all(&package).expect("OUT_DIR can be written");

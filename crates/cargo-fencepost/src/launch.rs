@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use fencepost_guard::options::{self, Options};
+use fencepost_report::parse::Document;
 use fencepost_report::tools::{Collection, Modules};
 
 use crate::Ending;
@@ -66,7 +67,8 @@ pub fn launch(
             finding.set_test(tests_named::name(&finding.document));
         }
         let options = without_ours(&finding.document.options);
-        finding.set_options(&options);
+        let library = replay_needs(plan, &finding.document);
+        finding.set_options(&options, library.as_deref());
     }
     collection.merge();
     collection.suppress(&plan.suppressions());
@@ -112,6 +114,13 @@ fn option_text(plan: &Plan, folder: &Path) -> Result<String, Failure> {
         plan.options,
         quote(report)
     ))
+}
+
+/// The library without which the line that replays an error would run a program that has no guard.
+fn replay_needs(plan: &Plan, document: &Document) -> Option<String> {
+    let exe = document.process.exe.as_deref().map(Path::new)?;
+    let library = plan.preload.as_ref().filter(|_| !inspect::inspect(exe).own_runtime)?;
+    Some(library.display().to_string())
 }
 
 /// The options of a report without those that were put there by [`option_text`].

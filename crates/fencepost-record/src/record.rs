@@ -169,6 +169,8 @@ pub struct ProcessInfo {
     pub exe: Text<256>,
     /// The arguments, each ended by a zero character.
     pub args: Text<512>,
+    /// The library that has to be preloaded to see the error again; empty where none has.
+    pub preload: Text<240>,
 }
 
 /// How much of the program is guarded, at the moment of the report.

@@ -4,6 +4,9 @@ use core::fmt::{self, Write};
 
 use crate::Record;
 
+/// What a line begins with that needs a library preloaded.
+const PRELOAD: &str = "LD_PRELOAD=";
+
 /// Writes `FENCEPOST_OPTIONS='…,seed=0x…' program arguments…`.
 ///
 /// False, with nothing written, when the record does not hold the whole of the options or of the program's path:
@@ -39,8 +42,18 @@ fn write_line(record: &Record, site: Option<u64>, out: &mut dyn Write) -> Result
     let typed = arguments.next().unwrap_or("");
     let exe = record.process.exe.as_str();
     let program = if exe.is_empty() { typed } else { exe };
-    if record.options.is_cut() || record.process.exe.is_cut() || program.is_empty() {
+    let preload = record.process.preload.as_str();
+    if record.options.is_cut()
+        || record.process.exe.is_cut()
+        || record.process.preload.is_cut()
+        || program.is_empty()
+    {
         return Ok(false);
+    }
+    if !preload.is_empty() {
+        write!(out, "{PRELOAD}'")?;
+        quoted(preload, out)?;
+        out.write_str("' ")?;
     }
     out.write_str("FENCEPOST_OPTIONS='")?;
     let options = record.options.as_str().trim().trim_end_matches(',');

@@ -280,7 +280,8 @@ fn any_text_survives_the_way_through_json() {
                 _ => char::from_u32(random(0x11_0000)).unwrap_or('?'),
             })
             .collect();
-        let process = ProcessInfo { pid: 1, exe: Text::new(text.as_bytes()), args: Text::EMPTY };
+        let process =
+            ProcessInfo { pid: 1, exe: Text::new(text.as_bytes()), args: Text::EMPTY, preload: Text::EMPTY };
         let record = Record { options: Text::new(text.as_bytes()), process, ..Record::default() };
         let json = line(&record, &Strange(&text));
         assert!(!json.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']), "{json:?}");

@@ -89,3 +89,11 @@ fn a_line_that_would_run_something_else_is_not_written() {
     );
     assert!(!line.contains("xxxx"), "{line}");
 }
+
+#[test]
+fn a_library_that_is_needed_is_preloaded() {
+    let script = "printf '%s\\0' \"$LD_PRELOAD\" \"$FENCEPOST_OPTIONS\"";
+    let mut record = record("place=left", &["/bin/sh", "-c", script]);
+    record.process.preload = Text::new(b"/no one's/library.so");
+    assert_eq!(seen(&written(&record).unwrap()), ["/no one's/library.so", "place=left,seed=0xabc"]);
+}

@@ -11,6 +11,8 @@ use fencepost_report::tools::{Collection, Status, Suppression};
 mod forms;
 #[path = "tools/naming.rs"]
 mod naming;
+#[path = "tools/schemas.rs"]
+mod schemas;
 
 /// The folder of the invented reports.
 fn invented() -> PathBuf {

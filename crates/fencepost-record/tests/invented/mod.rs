@@ -87,6 +87,7 @@ pub fn base(kind: ErrorKind) -> Record {
         pid: 4242,
         exe: Text::new(b"/home/user/demo/target/debug/demo"),
         args: Text::new(b"demo\0--input\0it's a file.txt\0"),
+        ..ProcessInfo::default()
     };
     let mut build_id = [0; 20];
     for (index, byte) in build_id.iter_mut().enumerate() {

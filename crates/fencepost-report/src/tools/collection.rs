@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use fencepost_record::Text;
 use serde_json::Value;
 
 use super::offline::Modules;
@@ -69,11 +70,13 @@ impl Finding {
     }
 
     /// Takes `options` for those of the program, and makes the line that replays it anew: what a tool added for itself
-    /// is of no use to people.
-    pub fn set_options(&mut self, options: &str) {
+    /// is of no use to people. `preload` is the library that the program needs for it, if it needs one.
+    pub fn set_options(&mut self, options: &str, preload: Option<&str>) {
         options.clone_into(&mut self.document.options);
+        let mut record = restore::record(&self.document);
+        record.process.preload = Text::new(preload.unwrap_or("").as_bytes());
         let mut replay = String::new();
-        let known = fencepost_record::replay::write(&restore::record(&self.document), &mut replay);
+        let known = fencepost_record::replay::write(&record, &mut replay);
         self.document.replay = known.unwrap_or(false).then_some(replay);
         let mut only = String::new();
         let known = fencepost_record::replay::write_only(&restore::record(&self.document), &mut only);

@@ -57,7 +57,7 @@ pub(crate) fn record(document: &Document) -> Box<Record> {
             parse::Confidence::Low => record::Confidence::Low,
         },
         notes: notes(document),
-        process: process(&document.process),
+        process: process(document),
         options: Text::new(document.options.as_bytes()),
         engine: document.engine.as_deref().map_or("", kept),
         seed: document.seed.0,
@@ -183,14 +183,23 @@ fn notes(document: &Document) -> Notes {
     notes
 }
 
-fn process(found: &parse::Process) -> record::ProcessInfo {
-    let mut process = record::ProcessInfo { pid: found.pid, exe: Text::EMPTY, args: Text::EMPTY };
+fn process(document: &Document) -> record::ProcessInfo {
+    let found = &document.process;
+    let mut process = record::ProcessInfo { pid: found.pid, ..record::ProcessInfo::default() };
     process.exe.push(found.exe.as_deref().unwrap_or("").as_bytes());
     for argument in &found.args {
         process.args.push(argument.as_bytes());
         process.args.push(b"\0");
     }
+    process.preload.push(preloaded(document.replay.as_deref().unwrap_or("")).as_bytes());
     process
+}
+
+/// The library that a replay line preloads, without its quotes.
+fn preloaded(replay: &str) -> String {
+    let inside =
+        replay.strip_prefix("LD_PRELOAD='").and_then(|rest| rest.split_once("' FENCEPOST_OPTIONS='"));
+    inside.map(|(path, _)| path.replace("'\\''", "'")).unwrap_or_default()
 }
 
 /// All frames of a document, whatever stack they are of.
