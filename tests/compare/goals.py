@@ -35,7 +35,7 @@ def pairs(results):
         key = f"random {size}"
         alone = results.ratio(key, "fencepost move, engine alone", "bare UFFDIO_MOVE, random page")
         yield at_most(work, "engine alone, in random order, of a bare move of a random page", alone, 1.35)
-    birth = results.median("births", "fencepost move, engine alone", lambda outcome: outcome.number("alloc_cpu"))
+    birth = results.median("births", "fencepost move, engine alone", lambda outcome: outcome.number("alloc"))
     call = results.median("births", "bare system call")
     share = birth / call * 950 if birth and call else None
     yield at_most("pair of 16 bytes", "a steady malloc, where a bare system call takes 950", share, 150, "ns")

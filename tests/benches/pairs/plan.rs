@@ -159,7 +159,6 @@ impl Plan {
             Task::Kernel("fault", "one page fault: first touch of a page"),
             Task::Kernel("guard", "one guard marker over a populated page"),
             Task::Kernel("fault-guard", "both of these, one after the other"),
-            Task::Kernel("move", "one page moved by userfaultfd, and touched"),
             Task::Kernel("mmap", "mmap, mprotect, touch and munmap of a block"),
         ];
         let pairs = sizes.into_iter().map(Task::Pair);

@@ -87,11 +87,9 @@ fn births(size: &str, millis: &str, coverage: &impl Fn() -> Coverage) -> Result<
     let after = coverage();
     let share = |count: u64| count as f64 / pair.rounds.max(1) as f64;
     println!(
-        "cpu={:.2} wall={:.2} alloc_cpu={:.2} alloc_wall={:.2} calls={:.4} engine={}",
+        "cpu={:.2} wall={:.2} alloc={birth:.2} calls={:.4} engine={}",
         pair.cpu,
         pair.wall,
-        birth.cpu,
-        birth.wall,
         share(after.calls.saturating_sub(before.calls)),
         after.engine
     );

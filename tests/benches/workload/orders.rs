@@ -1,15 +1,18 @@
-//! Pairs whose blocks die in other orders, or among others, or under a deep stack.
+//! Pairs a few at a time, among many other blocks, or under a deep stack.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::clock::{self, Reading, Spent, Total};
+use super::clock::{self, Spent};
 use super::live::Set;
 use super::pairs;
 
-/// Blocks of one round.
+/// Pairs between two looks at the clock.
 const ROUND: usize = 256;
+/// Blocks that are alive together, and rounds of which the time is kept.
+const FEW: usize = 8;
+const SAMPLES: usize = 1 << 16;
 
 fn layout(size: usize) -> Result<Layout, String> {
     if size == 0 {
@@ -32,42 +35,30 @@ fn allocate(layout: Layout) -> Result<*mut u8, String> {
     Ok(block)
 }
 
-/// The same order in every run.
-fn shuffle(places: &mut [usize]) {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for at in (1..places.len()).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        places.swap(at, (state >> 33) as usize % (at + 1));
-    }
-}
-
-/// Rounds of blocks that die in random order: nanoseconds of one pair, and of one allocation by itself.
-pub fn births(size: usize, enough: Duration) -> Result<(Spent, Spent), String> {
+/// A few blocks allocated and then freed, again and again: nanoseconds of a pair, and of one allocation by itself, the
+/// median of the rounds by the wall clock.
+pub fn births(size: usize, enough: Duration) -> Result<(Spent, f64), String> {
     let layout = layout(size)?;
-    let mut blocks = [core::ptr::null_mut::<u8>(); ROUND];
-    let mut order: [usize; ROUND] = core::array::from_fn(|index| index);
-    shuffle(&mut order);
-    let (mut pairs, mut births, mut rounds) = (Total::default(), Total::default(), 0);
-    let mut warm = true;
-    while pairs.wall() < enough {
-        let start = Reading::now();
+    let mut blocks = [core::ptr::null_mut::<u8>(); FEW];
+    let mut taken = Vec::with_capacity(SAMPLES);
+    let pair = clock::repeat(enough, FEW as u64, || {
+        let start = Instant::now();
         for place in &mut blocks {
             *place = allocate(layout)?;
         }
-        if !warm {
-            births.add(&start);
+        let spent = start.elapsed();
+        if taken.len() < SAMPLES {
+            taken.push(spent);
         }
-        for index in order {
+        for block in blocks.iter().rev() {
             // SAFETY: the block was allocated in this round with this layout, and each is freed once.
-            unsafe { dealloc(black_box(blocks[index]), layout) };
+            unsafe { dealloc(black_box(*block), layout) };
         }
-        if !warm {
-            pairs.add(&start);
-            rounds += ROUND as u64;
-        }
-        warm = false;
-    }
-    Ok((pairs.per_round(rounds), births.per_round(rounds)))
+        Ok(())
+    })?;
+    taken.sort_unstable();
+    let middle = taken.get(taken.len() / 2).ok_or("no round was measured")?;
+    Ok((pair, middle.as_nanos() as f64 / FEW as f64))
 }
 
 /// Pairs while `count` other blocks are alive.
