@@ -1,5 +1,6 @@
-//! Finds out whether the whole program is built with frame pointers. (`links` in Cargo.toml asks for a build script,
-//! and two versions of this package in one program are refused by it.)
+//! Finds out whether the whole program is built with frame pointers, and whether it is built for a C library whose
+//! functions can be put behind ours. (`links` in Cargo.toml asks for a build script, and two versions of this package in
+//! one program are refused by it.)
 
 use std::env;
 
@@ -7,6 +8,11 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     println!("cargo::rustc-check-cfg=cfg(fencepost_frame_pointers)");
+    println!("cargo::rustc-check-cfg=cfg(fencepost_libc)");
+    // Cargo.toml has `fencepost-malloc` for the same systems.
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+        println!("cargo::rustc-cfg=fencepost_libc");
+    }
     // Flags come separated by the unit separator; `-C` and its value may be two of them.
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let forced = flags.split('\u{1f}').filter_map(|flag| flag.split_once("force-frame-pointers")).next_back();

@@ -10,6 +10,8 @@
 //!   A large block has a run to itself, whose rest is closed by mappings while there are enough of them, and which
 //!   becomes one inaccessible mapping when the block is freed: calls of constant cost, where markers cost by the page.
 //! - *mprotect*: everything is inaccessible until a block opens its pages, which costs two mappings a live block.
+//! - *commit*: the same steps where the system commits and decommits single pages of a reservation: what is not
+//!   committed traps, is charged to nobody, and costs no mapping.
 
 use fencepost_sys::{Memory, Protection, Range, VmError, VmResult};
 
@@ -25,6 +27,8 @@ pub(crate) enum Engine {
     Marker,
     /// Pages without permissions.
     Mprotect,
+    /// Pages that are not committed (Windows).
+    Commit,
 }
 
 /// What closing a range took.
@@ -43,13 +47,14 @@ impl Engine {
             Engine::Move => "move",
             Engine::Marker => "marker",
             Engine::Mprotect => "mprotect",
+            Engine::Commit => "commit",
         }
     }
 
     /// Mappings that one live block costs.
     pub(crate) const fn mappings_per_block(self) -> usize {
         match self {
-            Engine::Move | Engine::Marker => 0,
+            Engine::Move | Engine::Marker | Engine::Commit => 0,
             Engine::Mprotect => crate::limits::MAPPINGS_BY_PROTECTION,
         }
     }
@@ -58,7 +63,7 @@ impl Engine {
     pub(crate) const fn batch_max(self) -> usize {
         match self {
             Engine::Marker => 16,
-            Engine::Move | Engine::Mprotect => 1,
+            Engine::Move | Engine::Mprotect | Engine::Commit => 1,
         }
     }
 
@@ -75,7 +80,7 @@ impl Engine {
                 let _ = advised;
             }
             // The advice would set apart what is closed later, and no closed page would share a mapping with another.
-            Engine::Mprotect => {}
+            Engine::Mprotect | Engine::Commit => {}
         }
     }
 
@@ -99,7 +104,7 @@ impl Engine {
                 // SAFETY: the caller gives a part of its own reservation.
                 unsafe { memory.commit(range) }
             }
-            Engine::Mprotect => Ok(()),
+            Engine::Mprotect | Engine::Commit => Ok(()),
         }
     }
 
@@ -112,7 +117,7 @@ impl Engine {
             // SAFETY: the span holds no block, so nothing is lost.
             Engine::Marker => unsafe { close_by_marker(memory, span) },
             // Nothing is there, or nothing is allowed.
-            Engine::Move | Engine::Mprotect => Ok(Closed::AsMeant),
+            Engine::Move | Engine::Mprotect | Engine::Commit => Ok(Closed::AsMeant),
         }
     }
 
@@ -127,7 +132,7 @@ impl Engine {
             Engine::Marker => unsafe { remove_markers(memory, ranges, whole) },
             // Its pages come from a pattern or from another block: see `crate::moving`.
             Engine::Move => Err(VmError::Unsupported),
-            Engine::Mprotect => open_by_commit(memory, ranges),
+            Engine::Mprotect | Engine::Commit => open_by_commit(memory, ranges),
         }
     }
 
@@ -154,7 +159,7 @@ impl Engine {
                     Ok(if first == Closed::AsMeant { second } else { first })
                 }
             }
-            Engine::Mprotect => {
+            Engine::Mprotect | Engine::Commit => {
                 open_by_commit(memory, &[data])?;
                 Ok(Closed::AsMeant)
             }
@@ -179,7 +184,7 @@ impl Engine {
                 unsafe { memory.drop_pages(range) }?;
                 Ok(Closed::AsMeant)
             }
-            Engine::Mprotect => {
+            Engine::Mprotect | Engine::Commit => {
                 // SAFETY: as above.
                 unsafe { memory.decommit(range) }?;
                 Ok(Closed::AsMeant)
@@ -218,8 +223,10 @@ impl Engine {
         match self {
             // SAFETY: the blocks are dead: their content may be lost.
             Engine::Marker => unsafe { memory.guard_install_each(ranges) },
-            // SAFETY: as above.
-            Engine::Mprotect => ranges.iter().try_for_each(|range| unsafe { memory.decommit(*range) }),
+            Engine::Mprotect | Engine::Commit => {
+                // SAFETY: as above.
+                ranges.iter().try_for_each(|range| unsafe { memory.decommit(*range) })
+            }
             // SAFETY: as above.
             Engine::Move => ranges.iter().try_for_each(|range| unsafe { memory.drop_pages(*range) }),
         }
@@ -236,7 +243,7 @@ impl Engine {
             // SAFETY: as above.
             Engine::Move => unsafe { memory.drop_pages(run) },
             // Every page of it is in that state already.
-            Engine::Mprotect => Ok(()),
+            Engine::Mprotect | Engine::Commit => Ok(()),
         }
     }
 
@@ -270,7 +277,7 @@ impl Engine {
                 memory.register_missing(run)?;
                 memory.drop_pages(run)
             },
-            (Engine::Mprotect, _) => Ok(()),
+            (Engine::Mprotect | Engine::Commit, _) => Ok(()),
         }
     }
 
@@ -285,7 +292,7 @@ impl Engine {
             // They went when it was made fresh.
             Engine::Move => Ok(()),
             // SAFETY: as above.
-            Engine::Mprotect => unsafe { memory.decommit(run) },
+            Engine::Mprotect | Engine::Commit => unsafe { memory.decommit(run) },
         }
     }
 
@@ -299,7 +306,7 @@ impl Engine {
         match self {
             // SAFETY: as above.
             Engine::Marker => unsafe { memory.guard_remove(pages) },
-            Engine::Mprotect => Ok(()),
+            Engine::Mprotect | Engine::Commit => Ok(()),
             Engine::Move => Err(VmError::Unsupported),
         }
     }

@@ -142,7 +142,11 @@ impl<P: Platform> Guard<P> {
     }
 
     fn heap_setup(&self, options: &Options, offers: &Offers) -> HeapSetup {
-        let lazy = if offers.guard_markers { Engine::Marker } else { Engine::Mprotect };
+        let lazy = match offers {
+            Offers { guard_markers: true, .. } => Engine::Marker,
+            Offers { commits_pages: true, .. } => Engine::Commit,
+            _ => Engine::Mprotect,
+        };
         let engine = match options.engine {
             EngineChoice::Move if offers.missing != MissingOffer::Nothing => Engine::Move,
             EngineChoice::Move => {
@@ -152,6 +156,7 @@ impl<P: Platform> Guard<P> {
                 ));
                 lazy
             }
+            EngineChoice::Commit if offers.commits_pages => Engine::Commit,
             EngineChoice::Auto if offers.missing == MissingOffer::Moves => Engine::Move,
             // Copying and dropping costs more than markers, and less than mappings.
             EngineChoice::Auto if offers.missing == MissingOffer::Copies && lazy == Engine::Mprotect => {
@@ -159,6 +164,12 @@ impl<P: Platform> Guard<P> {
             }
             EngineChoice::Auto => lazy,
             EngineChoice::Marker if offers.guard_markers => Engine::Marker,
+            EngineChoice::Commit => {
+                self.complain(format_args!(
+                    "engine=commit does not work here (it is Windows's): using engine=mprotect"
+                ));
+                Engine::Mprotect
+            }
             EngineChoice::Marker => {
                 self.complain(format_args!(
                     "engine=marker does not work here (it needs Linux 6.13 or later): using engine=mprotect"

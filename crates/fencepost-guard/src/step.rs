@@ -270,7 +270,7 @@ impl<P: Platform> Guard<P> {
                 let put = unsafe { self.platform.put_missing(page, setup.patterns.zeros()) };
                 let _ = put;
             }
-            Engine::Mprotect => {}
+            Engine::Mprotect | Engine::Commit => {}
         }
         Ok(())
     }
@@ -371,7 +371,7 @@ impl<P: Platform> Guard<P> {
                 // SAFETY: as above: it was not handed out yet.
                 let closed = unsafe { engine.close(&self.platform, page) }?;
                 self.heap.note(closed);
-                if engine == Engine::Mprotect || closed == Closed::Fallback {
+                if engine != Engine::Marker || closed == Closed::Fallback {
                     return Ok(());
                 }
                 // Closed by a marker, in the mapping that its neighbours have.

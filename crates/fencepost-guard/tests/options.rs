@@ -60,6 +60,7 @@ fn good_values() -> Vec<(&'static str, Options)> {
         ("engine=auto", Options::DEFAULT),
         ("engine=marker", with(|o| o.engine = EngineChoice::Marker)),
         ("engine=mprotect", with(|o| o.engine = EngineChoice::Mprotect)),
+        ("engine=commit", with(|o| o.engine = EngineChoice::Commit)),
         ("place=right", Options::DEFAULT),
         ("place=left", with(|o| o.place = Place::Left)),
         ("place=alternate", with(|o| o.place = Place::Alternate)),
@@ -219,19 +220,6 @@ fn every_key_refuses_bad_values_and_keeps_the_old_one() {
     }
     assert_eq!(good("quarantine=16777215T").quarantine, u64::MAX - (1 << 40) + 1);
     assert_eq!(parse(b"log=\xff", Options::DEFAULT).errors[0].map(|e| e.problem), Some(Problem::BadValue));
-}
-
-#[test]
-fn what_is_not_in_this_version_is_said_unless_it_is_the_default() {
-    {
-        let text = "engine=commit";
-        let error = bad(text);
-        assert_eq!(error.problem, Problem::Unsupported, "{text}");
-        assert!(
-            error.to_string().starts_with(&format!("option \"{text}\" is not in this version")),
-            "{error}"
-        );
-    }
 }
 
 #[test]

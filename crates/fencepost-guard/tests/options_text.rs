@@ -41,10 +41,6 @@ fn messages_are_one_clear_line() {
             r#"option "quarantine=8X" is not a number of bytes (K, M, G and T may follow it): using 8T"#,
         ),
         (
-            "engine=commit",
-            r#"option "engine=commit" is not in this version, which has auto, move, marker, mprotect: using auto"#,
-        ),
-        (
             "place",
             r#"option "place" has no "=": write key=value, and quote a value that holds a comma: using right"#,
         ),

@@ -86,6 +86,8 @@ pub struct Region {
     pub stride: usize,
     /// Of a strict pool: bytes of a slot, which ends at the end of a page with a closed one behind.
     pub slot: usize,
+    /// Of a strict pool: bytes that are closed at the end of each stride.
+    pub slot_guard: usize,
     /// Bytes of guard before the first usable address and after the last.
     pub guards: [usize; 2],
 }
@@ -187,8 +189,7 @@ impl Region {
 
     /// Slots of a strict pool end at the end of their pages, and the last page of each stride is closed.
     fn place_in_slot(&self, index: usize, at: usize) -> Place {
-        let page = self.guards[1].max(1);
-        let end = self.stride.saturating_sub(page);
+        let end = self.stride.saturating_sub(self.slot_guard.max(1));
         match at.checked_sub(end) {
             Some(distance) => Place::PastSlot { index, distance },
             None => Place::FreedSlot { index, distance: at.saturating_sub(end.saturating_sub(self.slot)) },
@@ -291,6 +292,7 @@ mod tests {
         peak: 0x14000,
         stride: 0,
         slot: 0,
+        slot_guard: 0,
         guards: [0x1000, 0x1000],
     };
 
@@ -306,7 +308,14 @@ mod tests {
 
     #[test]
     fn a_strict_pool_tells_a_freed_slot_from_the_guard_behind_it() {
-        let pool = Region { kind: RegionKind::Pool, stride: 0x2000, slot: 24, frontier: 0x16000, ..ARENA };
+        let pool = Region {
+            kind: RegionKind::Pool,
+            stride: 0x2000,
+            slot: 24,
+            slot_guard: 0x1000,
+            frontier: 0x16000,
+            ..ARENA
+        };
         assert_eq!(pool.place_of(0x10fe8), Place::FreedSlot { index: 0, distance: 0 });
         assert_eq!(pool.place_of(0x12ff0), Place::FreedSlot { index: 1, distance: 8 });
         assert_eq!(pool.place_of(0x13000), Place::PastSlot { index: 1, distance: 0 });

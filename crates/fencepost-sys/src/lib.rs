@@ -28,13 +28,13 @@ pub use loader::{Code, Loader};
 pub use mappings::Mappings;
 pub use missing::{Missing, MissingError, MissingOffer, Partly};
 pub use names::{CodePlace, Names};
-pub use os::Host;
 #[cfg(target_os = "linux")]
 pub use os::program;
 #[cfg(any(test, feature = "sim"))]
 pub use os::sim;
 #[cfg(target_os = "linux")]
-pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_library, is_in_this_object};
+pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_library};
+pub use os::{Host, is_in_this_object};
 pub use pages::{Limit, Pages, Wish};
 pub use platform::{Fault, Faults, Memory, Offers, Output, Platform, Protection, Threads, VmError, VmResult};
 pub use range::{Moved, Range};

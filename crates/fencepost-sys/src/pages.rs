@@ -47,6 +47,13 @@ pub enum Limit {
         /// What is promised, in bytes.
         used: u64,
     },
+    /// Memory and page file together, which every commit is charged to (Windows), in bytes.
+    CommitCharge {
+        /// The limit.
+        limit: u64,
+        /// What is charged.
+        used: u64,
+    },
     /// The number of mappings of a process.
     Mappings {
         /// The limit.
@@ -99,6 +106,10 @@ impl fmt::Display for Limit {
                 f,
                 "the system promises no more memory than it has (vm.overcommit_memory=2): {limit} bytes, of \
                  which {used} are promised: raise vm.overcommit_ratio, add swap, or set vm.overcommit_memory=0"
+            ),
+            Limit::CommitCharge { limit, used } => write!(
+                f,
+                "memory and page file together are {limit} bytes, of which {used} are charged: enlarge the page file"
             ),
             Limit::Mappings { limit, used } => write!(
                 f,
@@ -174,6 +185,20 @@ pub trait Pages: Memory {
 
     /// Which limit stands in the way of `len` bytes more. To be asked after a call was refused.
     fn why_refused(&self, wish: Wish, len: usize) -> Limit;
+
+    /// Prepares committed memory to be run on as a stack that grows, and again after its content was dropped. Nothing to
+    /// do where untouched memory costs nothing and handlers have stacks of their own; else all but the upper end is
+    /// given back, and the system commits it page by page as its own guard page is touched.
+    ///
+    /// # Errors
+    /// The system's.
+    ///
+    /// # Safety
+    /// The caller must own `stack`, which is committed, and nothing may run on it; its content is lost.
+    unsafe fn prepare_stack(&self, stack: Range) -> VmResult {
+        let _ = stack;
+        Ok(())
+    }
 
     /// Runs `work` with `argument` on another stack, and comes back when it returns. `work` must not unwind.
     ///

@@ -57,6 +57,8 @@ pub struct Offers {
     pub vectored: bool,
     /// Missing pages: put in place, moved, touched, and seen to trap.
     pub missing: MissingOffer,
+    /// Single pages of a reservation can be committed and decommitted, and cost no mapping.
+    pub commits_pages: bool,
     /// The most mappings a process may have, where there is such a limit.
     pub mappings_max: Option<usize>,
     /// Mappings the process has now.

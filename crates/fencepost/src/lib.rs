@@ -29,6 +29,7 @@ mod capture;
 mod closing;
 mod demangle;
 mod expected;
+#[cfg(fencepost_libc)]
 #[doc(hidden)]
 pub mod exported;
 mod grown;
@@ -45,6 +46,7 @@ pub use alloc::GuardedAlloc;
 pub use audit::{Audit, AuditedPage, audit};
 #[doc(hidden)]
 pub use expected::{__assert_faults, __expected_kind};
+#[cfg(fencepost_libc)]
 #[doc(hidden)]
 pub use exported::__at_load;
 pub use fencepost_memory::{self as memory, growing};

@@ -55,11 +55,13 @@ extern "C" fn fork_child() {
     if GUARD.fork_child() {
         capture::after_fork_of_several();
     }
+    #[cfg(fencepost_libc)]
     crate::exported::ending::note_process();
     crate::closing::after_fork();
 }
 
 extern "C" fn at_exit() {
+    #[cfg(fencepost_libc)]
     crate::exported::ending::fall_silent();
     GUARD.at_exit(here());
 }
@@ -69,9 +71,12 @@ extern "C" fn at_exit() {
 #[cold]
 pub(crate) fn begin(options: &'static str) {
     if !GUARD.has_begun() {
-        crate::exported::take_over();
-        if crate::exported::is_in_force() {
-            GUARD.note_exported();
+        #[cfg(fencepost_libc)]
+        {
+            crate::exported::take_over();
+            if crate::exported::is_in_force() {
+                GUARD.note_exported();
+            }
         }
     }
     GUARD.start(options);

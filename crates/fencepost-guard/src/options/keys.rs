@@ -129,11 +129,6 @@ const fn row(
     KeySpec { key, name, default, allowed, meaning, words, later: NO_WORDS, instead: "" }
 }
 
-const fn later(mut spec: KeySpec, words: &'static [&'static str]) -> KeySpec {
-    spec.later = words;
-    spec
-}
-
 /// Every key, in the order of the help and of the documentation.
 #[rustfmt::skip]
 pub const KEYS: &[KeySpec] = &[
@@ -143,8 +138,8 @@ pub const KEYS: &[KeySpec] = &[
         "under mode=budget, guarding may take this many percent of the program's CPU time"),
     row(Key::SampleRate, "sample_rate", "1000", NO_WORDS, "a number from 1 to 4294967295",
         "under mode=sample, guard one allocation in this many"),
-    later(row(Key::Engine, "engine", "auto", EngineChoice::WORDS, "auto, move, marker, mprotect",
-        "how pages are made inaccessible; auto takes the best that works here"), &["commit"]),
+    row(Key::Engine, "engine", "auto", EngineChoice::WORDS, "auto, move, marker, mprotect, commit",
+        "how pages are made inaccessible; auto takes the best that works here"),
     row(Key::Place, "place", "right", Place::WORDS, "right, left, alternate",
         "which end of the block lies on the guard page"),
     row(Key::Align, "align", "natural", &["natural", "exact"], "natural, exact or a power of two up to 4096",

@@ -67,6 +67,8 @@ words! {
         Marker = "marker",
         /// Pages without permissions.
         Mprotect = "mprotect",
+        /// Pages that are not committed (Windows).
+        Commit = "commit",
     }
 }
 

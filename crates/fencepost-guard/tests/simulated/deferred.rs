@@ -16,7 +16,7 @@ fn pairs(world: World, count: usize) -> Vec<usize> {
 
 #[test]
 fn up_to_n_blocks_wait_and_are_then_closed_together() {
-    for engine in ["engine=marker", "engine=mprotect"] {
+    for engine in ["engine=marker", "engine=mprotect", "engine=commit"] {
         let world = World::new(&format!("{engine},defer=100"));
         let blocks = pairs(world, 100);
         let open = || blocks.iter().filter(|block| !world.sim().would_trap(**block)).count();
@@ -52,7 +52,7 @@ fn large_blocks_do_not_wait() {
 
 #[test]
 fn a_write_to_a_waiting_block_is_found_with_both_stacks() {
-    for engine in ["engine=marker", "engine=mprotect"] {
+    for engine in ["engine=marker", "engine=mprotect", "engine=commit"] {
         let world = World::new(&format!("{engine},defer=100"));
         at(0x10_1000);
         let block = world.block(100, 4);

@@ -38,7 +38,7 @@ fn told(world: World, kind: ErrorKind, message: &str) -> Record {
 
 #[test]
 fn a_second_free_names_both_stacks_before_it() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         let world = World::new(engine);
         let address = block(world, 24);
         at(FREEING);
@@ -200,7 +200,7 @@ fn damage_is_found_at_the_free() {
 
 #[test]
 fn a_check_tells_once_and_puts_the_bytes_right() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         let world = World::new(engine);
         let small = block(world, 24);
         at(ALLOCATING + 16);

@@ -9,8 +9,14 @@ use fencepost_sys::sim::SimOptions;
 
 use crate::world::{Draw, Held, World, layout, poke};
 
-const ENGINES: [&str; 5] =
-    ["engine=move", "engine=marker", "engine=mprotect", "engine=marker,defer=5", "engine=move,defer=5"];
+const ENGINES: [&str; 6] = [
+    "engine=move",
+    "engine=marker",
+    "engine=mprotect",
+    "engine=commit",
+    "engine=marker,defer=5",
+    "engine=move,defer=5",
+];
 /// Where the addresses of the fill pattern are kept unmapped, if nobody else has them.
 const FILL_RANGE: usize = 0x1fe9_8000_0000;
 

@@ -44,7 +44,7 @@ fn block(world: World, size: usize) -> usize {
 
 #[test]
 fn an_overflow_names_the_block_before_it() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         for (size, past) in [(24, 0), (24, 100), (4096, 0), (5001, 7), (70_000, 0), (200_001, 7)] {
             let world = World::new(engine);
             let address = block(world, size);
@@ -64,7 +64,7 @@ fn an_overflow_names_the_block_before_it() {
 
 #[test]
 fn an_underflow_names_the_block_after_it() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         for size in [24, 5001, 70_000] {
             let world = World::new(&format!("{engine},place=left"));
             let _before = block(world, size);
@@ -80,7 +80,7 @@ fn an_underflow_names_the_block_after_it() {
 
 #[test]
 fn a_use_after_free_has_both_stacks() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         for (size, offset) in [(24, 0), (24, 23), (9000, 4500), (300_000, 299_999)] {
             let world = World::new(engine);
             let address = block(world, size);
@@ -103,7 +103,7 @@ fn a_use_after_free_has_both_stacks() {
 /// Every block of a span dies and the span becomes one inaccessible mapping: its records stay.
 #[test]
 fn a_use_after_the_whole_span_died_has_both_stacks() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         let world = World::new(engine);
         at(ALLOCATING);
         let blocks: Vec<usize> = (0..300).map(|_| world.block(24, 8)).collect();
@@ -150,7 +150,7 @@ fn far_from_every_block_it_says_so() {
 
 #[test]
 fn memory_that_was_never_handed_out_is_no_blocks() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         let world = World::new(engine);
         let address = block(world, 24);
         let beyond = (address & !(SPAN - 1)) + 5 * SPAN + 64;

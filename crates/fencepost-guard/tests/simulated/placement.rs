@@ -129,7 +129,7 @@ fn both_engines_place_alike() {
 #[test]
 fn large_alignments_are_kept() {
     for (options, side) in [("", Side::Right), ("place=left", Side::Left)] {
-        for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+        for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
             let world = World::new(&format!("{engine},{options}"));
             for align in (0..=22).map(|power| 1usize << power) {
                 for size in [0, 1, align.saturating_sub(1), align, align + 1, 3 * PAGE + 5, 70_000] {
@@ -173,7 +173,7 @@ fn alternate_takes_a_side_for_each_place_in_the_code() {
 
 #[test]
 fn zeroed_memory_is_zero_and_has_its_redzone() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         let world = World::new(engine);
         for size in [1, 24, 4096, 5000, 65537, 300_000] {
             let Placed::Here(block) = world.guard.allocate(layout(size, 8), true, 0) else {
@@ -240,4 +240,15 @@ fn no_two_blocks_share_a_page() {
             assert!(taken.insert(page), "{page:#x}");
         }
     }
+}
+
+#[test]
+fn the_engine_is_what_the_system_can_do() {
+    let engine = |markers, commits_pages, options: &str| {
+        let world = World::on(SimOptions { markers, commits_pages, ..SimOptions::new() }, options);
+        world.guard.stats().map(|stats| stats.engine.to_owned()).unwrap_or_default()
+    };
+    assert_eq!(engine(true, false, ""), "marker");
+    assert_eq!(engine(false, false, ""), "mprotect");
+    assert_eq!(engine(false, true, "engine=commit"), "commit");
 }

@@ -6,7 +6,7 @@ use fencepost_record::{AccessType, BlockState, ErrorKind, Note, Stack};
 
 use crate::world::{PAGE, SPAN, World, at, fault, stack};
 
-const ENGINES: [&str; 3] = ["engine=move", "engine=marker", "engine=mprotect"];
+const ENGINES: [&str; 4] = ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"];
 /// Blocks of one page that fill a span.
 const SLOTS: usize = 255;
 

@@ -10,7 +10,7 @@ const SEALING: u64 = 0x66_0000;
 
 #[test]
 fn a_sealed_block_is_read_and_a_write_names_the_sealer() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         for size in [24, 9000, 200_000] {
             let world = World::new(engine);
             at(0x11_0000);
@@ -77,7 +77,7 @@ fn seals_of_one_page_end_with_the_last() {
 
 #[test]
 fn a_free_of_a_sealed_block_is_a_violation_and_ends_its_seals() {
-    for engine in ["engine=move", "engine=marker", "engine=mprotect"] {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
         let world = World::new(engine);
         let address = world.block(24, 8);
         let ticket = world.guard.seal_block(Purpose::Seal, address, 24, 0).expect("sealed");

@@ -154,7 +154,9 @@ impl World {
             at_exit,
             render,
         };
-        let sim = Sim::with(system);
+        // A system that commits page by page, where the engine is to be the one for it.
+        let commits_pages = system.commits_pages || options.contains("engine=commit");
+        let sim = Sim::with(SimOptions { commits_pages, ..system });
         sim.set_environment("FENCEPOST_OPTIONS", &format!("{OPTIONS}{options}"));
         let world = World { guard: Box::leak(Box::new(Guard::new(sim, hooks))) };
         world.enter();

@@ -4,7 +4,8 @@
 //! costs what was touched of it. No fault handler grows it, and must not: a system call that is given an untouched part of
 //! the stack as its buffer would fail with `EFAULT`, because faults within the kernel reach no handler. What a fault does
 //! is to raise the alarm, at the guard below the end: under the debugger it is reported as a stack overflow with the
-//! stack's name. (Where memory is never overcommitted, the whole stack is charged at once.)
+//! stack's name. (Where memory is never overcommitted, the whole stack is charged at once.) On Windows the system grows it
+//! by its own one-shot guard page, as it grows the stacks of threads, and raises the alarm at the end.
 
 use core::any::Any;
 use core::mem::ManuallyDrop;
@@ -12,8 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::Options;
 use crate::regions::RegionKind;
-use crate::{Host, MemoryError, Reservation, System};
-use fencepost_sys::Range;
+use crate::{Action, Host, MemoryError, Reservation, System};
+use fencepost_sys::{Range, Wish};
 
 /// The guard below a stack: wider than the frames that are not probed page by page (foreign code's).
 const GUARD: usize = 64 << 10;
@@ -73,7 +74,20 @@ impl<M: System + 'static> CallStack<M> {
         let range = Range { start: space.addresses().start, len: space.len() };
         // SAFETY: the range is ours. Advice, so that the first touch costs a page and not a huge one.
         let _ = unsafe { options.memory.no_huge_pages(range) };
-        Ok(CallStack { space })
+        let stack = CallStack { space };
+        stack.prepare()?;
+        Ok(stack)
+    }
+
+    fn prepare(&self) -> Result<(), MemoryError> {
+        let range = Range { start: self.space.addresses().start, len: self.space.len() };
+        // SAFETY: the range is ours and committed, and nothing runs on it before this returns.
+        unsafe { self.space.system().prepare_stack(range) }.map_err(|error| MemoryError::Refused {
+            action: Action::Protect,
+            bytes: range.len,
+            limit: self.space.system().why_refused(Wish::Change, range.len),
+            error: Some(error),
+        })
     }
 
     /// Runs `work` on this stack, and gives its result. A panic goes on here.
@@ -114,7 +128,10 @@ impl<M: System + 'static> CallStack<M> {
     pub fn trim(&mut self) -> Result<(), MemoryError> {
         let keep = self.space.unit();
         let len = self.space.len();
-        if len > keep { self.space.discard(0..len - keep) } else { Ok(()) }
+        if len > keep {
+            self.space.discard(0..len - keep)?;
+        }
+        self.prepare()
     }
 
     /// The bound in bytes.

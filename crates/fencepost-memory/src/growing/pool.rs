@@ -125,7 +125,7 @@ impl<T, M: System + 'static> Pool<T, M> {
         let slots = Options::on(options.memory, bound * mem::size_of::<Slot>());
         let mut ground = options.ground(RegionKind::Pool)?;
         if ground.is_strict() {
-            ground.entry().set_slots(stride, size);
+            ground.entry().set_slots(stride, size, page);
             ground.committed = ground.space().len();
         }
         let base = NonNull::new(ground.space().as_ptr()).unwrap_or(NonNull::dangling());

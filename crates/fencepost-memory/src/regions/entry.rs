@@ -31,6 +31,7 @@ pub(crate) struct Entry {
     guards: [AtomicUsize; 2],
     stride: AtomicUsize,
     slot: AtomicUsize,
+    slot_guard: AtomicUsize,
     kind: AtomicU32,
     name: [AtomicU64; NAME_WORDS],
 }
@@ -49,6 +50,7 @@ impl Entry {
             guards: [const { AtomicUsize::new(0) }; 2],
             stride: AtomicUsize::new(0),
             slot: AtomicUsize::new(0),
+            slot_guard: AtomicUsize::new(0),
             kind: AtomicU32::new(0),
             name: [const { AtomicU64::new(0) }; NAME_WORDS],
         }
@@ -79,8 +81,15 @@ impl Entry {
         for (word, bytes) in entry.guards.iter().zip(guards) {
             word.store(bytes, Ordering::Relaxed);
         }
-        for word in [&entry.frontier, &entry.peak, &entry.committed, &entry.limit, &entry.stride, &entry.slot]
-        {
+        for word in [
+            &entry.frontier,
+            &entry.peak,
+            &entry.committed,
+            &entry.limit,
+            &entry.stride,
+            &entry.slot,
+            &entry.slot_guard,
+        ] {
             word.store(0, Ordering::Relaxed);
         }
         entry.start.store(start, Ordering::Relaxed);
@@ -101,7 +110,8 @@ impl Entry {
         self.committed.store(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_slots(&self, stride: usize, slot: usize) {
+    pub(crate) fn set_slots(&self, stride: usize, slot: usize, guard: usize) {
+        self.slot_guard.store(guard, Ordering::Relaxed);
         self.slot.store(slot, Ordering::Relaxed);
         self.stride.store(stride, Ordering::Relaxed);
     }
@@ -137,6 +147,7 @@ impl Entry {
                 peak: load(&self.peak),
                 stride: load(&self.stride),
                 slot: load(&self.slot),
+                slot_guard: load(&self.slot_guard),
                 guards: [load(&self.guards[0]), load(&self.guards[1])],
             };
             core::sync::atomic::fence(Ordering::Acquire);

@@ -37,17 +37,13 @@ pub fn null() {
     victim_touches(std::ptr::without_provenance_mut(0x18), Touch::Read);
 }
 
-/// A page that was mapped and is no longer.
+/// A page that was reserved and is no longer.
 fn unmapped_page() -> *mut u8 {
     const LEN: usize = 1 << 20;
-    // SAFETY: a fresh anonymous mapping touches no memory of anybody's.
-    let page = unsafe {
-        libc::mmap(std::ptr::null_mut(), LEN, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
-    };
-    assert_ne!(page, libc::MAP_FAILED);
-    // SAFETY: the mapping is this function's own, and nothing refers to it.
-    assert_eq!(unsafe { libc::munmap(page, LEN) }, 0);
-    page.cast::<u8>().wrapping_add(LEN / 2)
+    let space = fencepost::memory::Reservation::reserve(LEN).expect("addresses");
+    let page = space.as_ptr();
+    drop(space);
+    page.wrapping_add(LEN / 2)
 }
 
 /// Writes where nothing is mapped.

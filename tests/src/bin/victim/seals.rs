@@ -23,14 +23,13 @@ fn victim_seals(at: *mut u8, len: usize) -> fencepost::Seal<'static> {
     }))
 }
 
+/// Memory that the heap does not own: a page of a reservation that stays for good.
 fn mapping() -> *mut u8 {
-    // SAFETY: a fresh anonymous mapping touches no memory of anybody's.
-    let page = unsafe {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        libc::mmap(std::ptr::null_mut(), PAGE, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
-    };
-    assert_ne!(page, libc::MAP_FAILED);
-    page.cast()
+    let mut space = fencepost::memory::Reservation::reserve(PAGE).expect("addresses");
+    space.commit(0..PAGE).expect("memory");
+    let page = space.as_ptr();
+    std::mem::forget(space);
+    page
 }
 
 /// `block|static|mapping|free|unsealed`: seals memory, reads it, and then does what it must not (or may again).

@@ -35,6 +35,7 @@ impl Memory for Host {
             guard_markers: probe::markers(),
             vectored: probe::vectored().is_some(),
             missing: probe::missing(),
+            commits_pages: false,
             mappings_max: limits::mappings_max(),
             mappings_now: limits::mappings_now(),
         }

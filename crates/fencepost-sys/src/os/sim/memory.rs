@@ -274,6 +274,7 @@ impl Memory for Sim {
     fn offers(&self) -> Offers {
         Offers {
             guard_markers: self.options.markers,
+            commits_pages: self.options.commits_pages,
             vectored: self.options.vectored,
             missing: self.options.missing,
             mappings_max: self.options.mappings_max,

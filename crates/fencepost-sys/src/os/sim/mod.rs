@@ -38,6 +38,8 @@ pub struct SimOptions {
     pub page_size: usize,
     /// Whether there are guard markers.
     pub markers: bool,
+    /// Whether single pages of a reservation are committed and decommitted without a mapping of their own.
+    pub commits_pages: bool,
     /// Whether several ranges may be given in one call.
     pub vectored: bool,
     /// What there is of missing pages.
@@ -60,6 +62,7 @@ impl SimOptions {
         SimOptions {
             page_size: 4096,
             markers: true,
+            commits_pages: false,
             vectored: true,
             missing: MissingOffer::Moves,
             mappings_max: Some(65530),

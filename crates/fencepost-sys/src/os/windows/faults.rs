@@ -1,0 +1,168 @@
+//! Our vectored exception handler, and what ends a process.
+//!
+//! The handler is the first of the list, so it sees every exception before the frames of the program do, and before the
+//! system knows whether one of them will take it. So it reports only what is ours; an access that is not (a null
+//! dereference, say) is passed on, and described only when it comes back to our *filter*, which the system calls when
+//! nobody has taken it. The handler takes no lock of the loader's and calls no function that does, and the last error is
+//! put back.
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use windows_sys::Win32::System::Diagnostics::Debug::{
+    AddVectoredExceptionHandler, EXCEPTION_POINTERS, LPTOP_LEVEL_EXCEPTION_FILTER,
+    SetUnhandledExceptionFilter,
+};
+use windows_sys::Win32::System::Threading::{GetCurrentProcess, SetThreadStackGuarantee, TerminateProcess};
+
+use super::teb::Kept;
+use super::{Host, stack};
+use crate::os::processor::context;
+use crate::{Faults, OnFault, Range, Verdict, VmError, VmResult};
+
+/// The exit status of a process that stops itself (`STATUS_STACK_BUFFER_OVERRUN`), which Rust's `abort` gives as well.
+const ABORTED: u32 = 0xc000_0409;
+/// What a handler may answer (`excpt.h`).
+const GO_ON: i32 = -1;
+const SEARCH: i32 = 0;
+/// Bytes of its stack that a thread keeps for the handler of its overflow.
+const STACK_KEPT: u32 = 64 << 10;
+
+/// The runtime's decision, as an address; 0 before there is one.
+static ON_FAULT: AtomicUsize = AtomicUsize::new(0);
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+/// The filter that was there before ours, as an address; 0 for none.
+static FORMER_FILTER: AtomicUsize = AtomicUsize::new(0);
+
+impl Faults for Host {
+    /// Whether another handler was put in front since, the system does not tell: ours is put there once.
+    fn install(&self, on_fault: OnFault) -> VmResult {
+        let _kept = Kept::new();
+        ON_FAULT.store(on_fault as usize, Ordering::Release);
+        if INSTALLED.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        // SAFETY: the handler has the type that is asked for, and lives as long as the program.
+        let handle = unsafe { AddVectoredExceptionHandler(1, Some(on_exception)) };
+        if handle.is_null() {
+            INSTALLED.store(false, Ordering::Release);
+            return Err(VmError::OutOfMemory);
+        }
+        // SAFETY: as above.
+        let former = unsafe { SetUnhandledExceptionFilter(Some(on_unhandled)) };
+        FORMER_FILTER.store(former.map_or(0, |former| former as usize), Ordering::Release);
+        Ok(())
+    }
+
+    fn is_installed(&self) -> bool {
+        INSTALLED.load(Ordering::Acquire)
+    }
+
+    /// Handlers run on the stack that overflowed: a part of it is kept for them. There is nothing to take back.
+    fn ensure_alternate_stack(&self) -> Range {
+        let _kept = Kept::new();
+        let mut bytes = STACK_KEPT;
+        // SAFETY: the call reads and writes one number. Without it an overflow ends the process without a report.
+        unsafe { SetThreadStackGuarantee(&raw mut bytes) };
+        Range::default()
+    }
+
+    unsafe fn drop_alternate_stack(&self, _stack: Range) {}
+
+    unsafe fn call_on_stack(&self, stack: Range, work: extern "C" fn(usize), argument: usize) -> bool {
+        // SAFETY: the caller's promises are those of `call`.
+        unsafe { stack::call(stack, work, argument) }
+    }
+
+    unsafe fn abandon_call(&self) -> ! {
+        // SAFETY: the caller's promises are those of `abandon`.
+        unsafe { stack::abandon() }
+    }
+
+    /// There is no way to interrupt a thread in the middle of its work: names that take for ever to resolve do so.
+    fn watchdog(&self, _milliseconds: u64) {}
+
+    fn die_by_abort(&self) -> ! {
+        end(ABORTED)
+    }
+
+    fn exit_now(&self, status: i32) -> ! {
+        end(status as u32)
+    }
+
+    /// There are no forks.
+    fn at_fork(
+        &self,
+        _prepare: extern "C" fn(),
+        _parent: extern "C" fn(),
+        _child: extern "C" fn(),
+    ) -> VmResult {
+        Ok(())
+    }
+
+    fn at_exit(&self, exit: extern "C" fn()) -> VmResult {
+        // SAFETY: the function lives as long as the program. The call fails only for want of memory.
+        match unsafe { libc::atexit(exit) } {
+            0 => Ok(()),
+            _ => Err(VmError::OutOfMemory),
+        }
+    }
+
+    fn flush_streams(&self) {
+        // SAFETY: a null stream means all of them. What fails to be written is the program's to notice.
+        unsafe { libc::fflush(core::ptr::null_mut()) };
+    }
+}
+
+/// Ends the process at once: no other thread runs on, nothing of the program's is called.
+fn end(status: u32) -> ! {
+    loop {
+        // SAFETY: the handle means this process, and the call does not come back.
+        unsafe { TerminateProcess(GetCurrentProcess(), status) };
+    }
+}
+
+/// Asked first about every exception of the process.
+unsafe extern "system" fn on_exception(pointers: *mut EXCEPTION_POINTERS) -> i32 {
+    // SAFETY: the system gives a handler valid pointers.
+    unsafe { decide(pointers, true) }.unwrap_or(SEARCH)
+}
+
+/// Asked last, when nobody has taken the exception.
+unsafe extern "system" fn on_unhandled(pointers: *const EXCEPTION_POINTERS) -> i32 {
+    // SAFETY: as above.
+    if let Some(answer) = unsafe { decide(pointers, false) } {
+        return answer;
+    }
+    let former = FORMER_FILTER.load(Ordering::Acquire);
+    if former == 0 {
+        return SEARCH;
+    }
+    // SAFETY: `install` stored what the system gave it, which was not null.
+    let former: LPTOP_LEVEL_EXCEPTION_FILTER = unsafe { core::mem::transmute(former) };
+    // SAFETY: it is called as the system would have called it.
+    former.map_or(SEARCH, |former| unsafe { former(pointers) })
+}
+
+/// Asks the runtime; `None` when the exception is not for us, or not ours.
+///
+/// # Safety
+/// The pointers must be those that the system gave to a handler.
+unsafe fn decide(pointers: *const EXCEPTION_POINTERS, others: bool) -> Option<i32> {
+    // SAFETY: the caller's promise: the record and the context are alive while the handler runs.
+    let (record, context) = unsafe { (&*(*pointers).ExceptionRecord, &*(*pointers).ContextRecord) };
+    let address = ON_FAULT.load(Ordering::Acquire);
+    if !context::is_fault(record.ExceptionCode) || address == 0 {
+        return None;
+    }
+    let kept = Kept::new();
+    // SAFETY: `install` stored a function of this type.
+    let on_fault: OnFault = unsafe { core::mem::transmute(address) };
+    let verdict = on_fault(&context::fault(record, context, others));
+    drop(kept);
+    match verdict {
+        Verdict::Resume => Some(GO_ON),
+        Verdict::Pass | Verdict::Step => None,
+        // Frames of the program's must not take it for an error of their own and go on.
+        Verdict::Die => end(record.ExceptionCode as u32),
+    }
+}

@@ -1,0 +1,180 @@
+//! Running a function on another stack.
+//!
+//! The system keeps the bounds of a thread's stack in the thread's block, and neither unwinds nor dispatches exceptions
+//! outside of them; so they are changed with the stack pointer, and put back with it.
+
+use core::arch::naked_asm;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{memory, teb};
+use crate::Range;
+
+/// Where [`abandon`] goes back to: the stack pointer inside the running [`switch`].
+static RETURN: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs `work` with `argument` on another stack; false when it was abandoned.
+///
+/// # Safety
+/// As [`crate::Faults::call_on_stack`].
+pub(super) unsafe fn call(stack: Range, work: extern "C" fn(usize), argument: usize) -> bool {
+    // SAFETY: the caller's promises.
+    unsafe { switch(stack.end(), work, argument, RETURN.as_ptr(), &bounds(stack)) != 0 }
+}
+
+/// The same for a function that comes back.
+///
+/// # Safety
+/// As [`crate::Pages::run_on_stack`].
+pub(super) unsafe fn run(stack: Range, work: extern "C" fn(usize), argument: usize) {
+    let mut back = 0;
+    // SAFETY: the caller's promises; `back` is ours.
+    unsafe { switch(stack.end(), work, argument, &raw mut back, &bounds(stack)) };
+}
+
+/// The lowest committed address of a stack, above its guard if it has one, and the lowest reserved one.
+#[repr(C)]
+struct Bounds {
+    limit: usize,
+    reserved: usize,
+}
+
+fn bounds(stack: Range) -> Bounds {
+    let top = memory::query(stack.end().wrapping_sub(1));
+    let limit = top.map_or(stack.start, |part| part.BaseAddress.addr()).max(stack.start);
+    Bounds { limit, reserved: stack.start }
+}
+
+/// Goes back to the running [`call`], which says false.
+///
+/// # Safety
+/// As [`crate::Faults::abandon_call`].
+pub(super) unsafe fn abandon() -> ! {
+    // SAFETY: `RETURN` was written by the call that is running, whose frame is untouched by the code it called.
+    unsafe { unwind_to(RETURN.load(Ordering::Relaxed)) }
+}
+
+/// Runs `work` with `argument` on the stack that ends at `top` and has these bounds, and gives 1; or 0 when [`unwind_to`] came instead.
+///
+/// The unwind table says that the frame pointer keeps the old stack, so that unwinders walk from `work` through to the
+/// caller. What a callee must preserve by the rules of 64-bit Windows is kept on the old stack, with the old bounds.
+///
+/// # Safety
+/// The memory up to `top` must be a stack of these bounds that nobody else uses.
+#[unsafe(naked)]
+unsafe extern "C" fn switch(
+    top: usize,
+    work: extern "C" fn(usize),
+    argument: usize,
+    back: *mut usize,
+    bounds: &Bounds,
+) -> usize {
+    naked_asm!(
+        ".seh_proc {this}",
+        "push rbp",
+        ".seh_pushreg rbp",
+        "push rbx",
+        ".seh_pushreg rbx",
+        "push rdi",
+        ".seh_pushreg rdi",
+        "push rsi",
+        ".seh_pushreg rsi",
+        "push r12",
+        ".seh_pushreg r12",
+        "push r13",
+        ".seh_pushreg r13",
+        "push r14",
+        ".seh_pushreg r14",
+        "push r15",
+        ".seh_pushreg r15",
+        "sub rsp, 200",
+        ".seh_stackalloc 200",
+        "mov rbp, rsp",
+        ".seh_setframe rbp, 0",
+        ".seh_endprologue",
+        "movups [rsp], xmm6",
+        "movups [rsp + 16], xmm7",
+        "movups [rsp + 32], xmm8",
+        "movups [rsp + 48], xmm9",
+        "movups [rsp + 64], xmm10",
+        "movups [rsp + 80], xmm11",
+        "movups [rsp + 96], xmm12",
+        "movups [rsp + 112], xmm13",
+        "movups [rsp + 128], xmm14",
+        "movups [rsp + 144], xmm15",
+        "mov rax, gs:[{base}]",
+        "mov [rsp + 160], rax",
+        "mov rax, gs:[{limit}]",
+        "mov [rsp + 168], rax",
+        "mov rax, gs:[{reserved}]",
+        "mov [rsp + 176], rax",
+        "mov [r9], rsp",
+        // The fifth argument: above 8 saved words, our own room, and the return address.
+        "mov rax, [rsp + 200 + 64 + 8 + 32]",
+        "mov r10, [rax]",
+        "mov gs:[{limit}], r10",
+        "mov r10, [rax + 8]",
+        "mov gs:[{reserved}], r10",
+        "mov gs:[{base}], rcx",
+        "and rcx, -16",
+        "lea rsp, [rcx - 32]",
+        "mov rcx, r8",
+        "call rdx",
+        "mov eax, 1",
+        "mov rsp, rbp",
+        "jmp {leave}",
+        ".seh_endproc",
+        this = sym switch,
+        leave = sym leave,
+        base = const teb::STACK_BASE,
+        limit = const teb::STACK_LIMIT,
+        reserved = const teb::STACK_RESERVED,
+    )
+}
+
+/// Ends the [`switch`] that left `back`, which gives 0.
+///
+/// # Safety
+/// `back` must come from a switch that is still running on this thread.
+#[unsafe(naked)]
+unsafe extern "C" fn unwind_to(back: usize) -> ! {
+    naked_asm!("mov rsp, rcx", "xor eax, eax", "jmp {leave}", leave = sym leave)
+}
+
+/// The end of [`switch`]: the stack pointer is where it was before it left, and the result is in place.
+///
+/// # Safety
+/// Jumped to by the two above only.
+#[unsafe(naked)]
+unsafe extern "C" fn leave() {
+    naked_asm!(
+        "mov rcx, [rsp + 160]",
+        "mov gs:[{base}], rcx",
+        "mov rcx, [rsp + 168]",
+        "mov gs:[{limit}], rcx",
+        "mov rcx, [rsp + 176]",
+        "mov gs:[{reserved}], rcx",
+        "movups xmm6, [rsp]",
+        "movups xmm7, [rsp + 16]",
+        "movups xmm8, [rsp + 32]",
+        "movups xmm9, [rsp + 48]",
+        "movups xmm10, [rsp + 64]",
+        "movups xmm11, [rsp + 80]",
+        "movups xmm12, [rsp + 96]",
+        "movups xmm13, [rsp + 112]",
+        "movups xmm14, [rsp + 128]",
+        "movups xmm15, [rsp + 144]",
+        "add rsp, 200",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rsi",
+        "pop rdi",
+        "pop rbx",
+        "pop rbp",
+        "ret",
+        base = const teb::STACK_BASE,
+        limit = const teb::STACK_LIMIT,
+        reserved = const teb::STACK_RESERVED,
+    )
+}
