@@ -195,9 +195,16 @@ static void answers(void) {
     if (old) old(malloc(100));
 }
 
+static pthread_barrier_t limited, begun;
+
 static void *until_refused(void *unused) {
     size_t count = 0;
     void *list = NULL;
+    pthread_barrier_wait(&limited);
+    void **first = malloc(60000);
+    if (first) *first = list, list = first, count = 1;
+    /* Everybody has a block before anybody takes all that is left. */
+    pthread_barrier_wait(&begun);
     for (void **block; count < 100000 && (block = malloc(60000)) != NULL; count++) *block = list, list = block;
     while (list) {
         void *next = *(void **)list;
@@ -213,11 +220,15 @@ static void refused(void) {
     getrlimit(RLIMIT_DATA, &old);
     little = old;
     little.rlim_cur = 256 << 20;
-    RULE(setrlimit(RLIMIT_DATA, &little) == 0);
     pthread_t threads[4];
-    int made = 0;
-    for (; made < 4; made++) if (pthread_create(&threads[made], NULL, until_refused, NULL) != 0) break;
-    for (int i = 0; i < made; i++) {
+    pthread_barrier_init(&limited, NULL, 5);
+    pthread_barrier_init(&begun, NULL, 4);
+    for (int i = 0; i < 4; i++) {
+        if (pthread_create(&threads[i], NULL, until_refused, NULL) != 0) abort();
+    }
+    RULE(setrlimit(RLIMIT_DATA, &little) == 0);
+    pthread_barrier_wait(&limited);
+    for (int i = 0; i < 4; i++) {
         void *count = NULL;
         pthread_join(threads[i], &count);
         RULE(count != NULL);

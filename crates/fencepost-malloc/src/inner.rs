@@ -19,11 +19,14 @@ pub trait Inner: Sync {
     /// `block` must be one of this heap's, alive, and not be used any more.
     unsafe fn free(&self, block: *mut u8);
 
-    /// The bytes that a block has room for.
+    /// Gets ready what [`Inner::room`] needs. May allocate.
+    fn prepare(&self);
+
+    /// The bytes that a block has room for; `None` while that is not known. Allocates nothing.
     ///
     /// # Safety
     /// `block` must be one of this heap's, alive.
-    unsafe fn room(&self, block: *mut u8) -> usize;
+    unsafe fn room(&self, block: *mut u8) -> Option<usize>;
 }
 
 impl Inner for LibcHeap {
@@ -41,7 +44,11 @@ impl Inner for LibcHeap {
         unsafe { LibcHeap::free(*self, block) };
     }
 
-    unsafe fn room(&self, block: *mut u8) -> usize {
+    fn prepare(&self) {
+        LibcHeap::prepare(*self);
+    }
+
+    unsafe fn room(&self, block: *mut u8) -> Option<usize> {
         // SAFETY: passed on to the caller.
         unsafe { LibcHeap::room(*self, block) }
     }

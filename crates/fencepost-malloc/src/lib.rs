@@ -85,6 +85,11 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
         if self.mixed.load(Ordering::Relaxed) != 0 { Family::Any } else { family }
     }
 
+    /// Asks the loader for what it has to be asked for, before a program's own search can be under way.
+    pub fn prepare(&self) {
+        self.inner.prepare();
+    }
+
     /// Starts the runtime, if it has not begun and is to.
     pub fn start(&self) {
         if !self.guard.has_begun() && !self.stands_back() {
@@ -254,6 +259,11 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
     unsafe fn resize_into_guard(&self, block: *mut u8, size: usize, anchor: usize) -> Result<*mut u8> {
         let align = self.guard.malloc_align();
         let layout = Layout::from_size_align(size, align).map_err(|_| Failure::NoMemory)?;
+        // SAFETY: the block is one of the inner heap's and alive, by the caller's word.
+        let Some(room) = (unsafe { self.inner.room(block) }) else {
+            // SAFETY: as above.
+            return unsafe { self.resize_inner(block, size) };
+        };
         match self.guard.allocate(layout, false, anchor) {
             Placed::Fail => Err(Failure::NoMemory),
             // SAFETY: passed on to the caller.
@@ -263,8 +273,7 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
                 // SAFETY: the old block is alive, by the caller's word, and has room for as much as is copied, as has the
                 // new one, which was handed out just now: they do not overlap.
                 unsafe {
-                    let held = self.inner.room(block).min(size);
-                    core::ptr::copy_nonoverlapping(block, moved.as_ptr(), held);
+                    core::ptr::copy_nonoverlapping(block, moved.as_ptr(), room.min(size));
                     self.inner.free(block);
                 }
                 Ok(moved.as_ptr())
@@ -336,7 +345,13 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
         match self.guard.size_of_block(present, anchor) {
             Some(size) => size,
             // SAFETY: the block is not the runtime's; the rest is the caller's word.
-            None => unsafe { self.inner.room(block) },
+            None => unsafe {
+                self.inner.room(block).or_else(|| {
+                    self.inner.prepare();
+                    self.inner.room(block)
+                })
+            }
+            .unwrap_or(0),
         }
     }
 

@@ -16,6 +16,7 @@ const LIBRARIES: [&str; 3] = ["libstdc++.so", "libc++.so", "libc++abi.so"];
 /// A program that exports an allocator of its own has that one for all its blocks: to guard some of them would mix two
 /// heaps, so we stand back.
 pub extern "C" fn on_load() {
+    MALLOC.prepare();
     let ours = |name: &CStr| fencepost_sys::bound(name).is_none_or(fencepost_sys::is_in_this_object);
     if !ours(c"malloc") || !ours(c"free") {
         MALLOC.stand_back();

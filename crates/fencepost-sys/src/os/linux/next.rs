@@ -20,6 +20,12 @@ impl Next {
         Next { name, address: AtomicUsize::new(0) }
     }
 
+    /// Its address, if it was looked for before. Asks nobody.
+    pub fn known(&self) -> Option<usize> {
+        let address = self.address.load(Ordering::Acquire);
+        (address != 0).then_some(address)
+    }
+
     /// Its address; `None` where there is no such function. May allocate at first use.
     pub fn address(&self) -> Option<usize> {
         let mut address = self.address.load(Ordering::Acquire);
@@ -164,17 +170,30 @@ impl LibcHeap {
         unsafe { __libc_free(block.cast()) };
     }
 
-    /// The bytes that a block has room for. May allocate at first use.
+    /// Looks for the one function that the loader has to be asked for. May allocate, and must come before the program's
+    /// own code runs.
+    pub fn prepare(self) {
+        let found = USABLE.address();
+        // Without it blocks have no known room, which [`LibcHeap::room`] says.
+        let _ = found;
+    }
+
+    /// The bytes that a block has room for; `None` before [`LibcHeap::prepare`].
+    ///
+    /// It never asks the loader itself: while that makes up a message for `dlerror` it resizes blocks, and a search in
+    /// the middle of it would free the message under its hands.
     ///
     /// # Safety
     /// `block` must be one of this heap's, alive.
-    pub unsafe fn room(self, block: *mut u8) -> usize {
-        static USABLE: Next = Next::new(c"malloc_usable_size");
-        let Some(address) = USABLE.address() else { return 0 };
+    pub unsafe fn room(self, block: *mut u8) -> Option<usize> {
+        let address = USABLE.known()?;
         // SAFETY: the C library's function has this type; the rest is the caller's word.
         unsafe {
             let usable: extern "C" fn(*mut c_void) -> usize = core::mem::transmute(address);
-            usable(block.cast())
+            Some(usable(block.cast()))
         }
     }
 }
+
+#[cfg(target_env = "gnu")]
+static USABLE: Next = Next::new(c"malloc_usable_size");
