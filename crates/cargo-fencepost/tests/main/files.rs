@@ -55,7 +55,7 @@ fn raw_reports_get_their_names_later() {
     let raw = std::fs::read_to_string(&report).expect("a report");
     assert!(!raw.contains("victim_touches"), "{raw}");
     let text = fencepost("report raw.jsonl").file("raw.jsonl", &raw).run().ends_with(100).stdout;
-    assert!(text.contains(" in victim::victim_touches"), "{text}");
+    assert!(text.contains(" in victim::touches::victim_touches"), "{text}");
     let text = fencepost("report --no-resolve raw.jsonl").file("raw.jsonl", &raw).run().ends_with(100).stdout;
     assert!(!text.contains("victim_touches"), "{text}");
 }
