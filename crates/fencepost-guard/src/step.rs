@@ -371,10 +371,10 @@ impl<P: Platform> Guard<P> {
                 // SAFETY: as above: it was not handed out yet.
                 let closed = unsafe { engine.close(&self.platform, page) }?;
                 self.heap.note(closed);
-                if engine != Engine::Marker || closed == Closed::Fallback {
+                if matches!(engine, Engine::Mprotect | Engine::Commit) || closed == Closed::Fallback {
                     return Ok(());
                 }
-                // Closed by a marker, in the mapping that its neighbours have.
+                // Closed by a marker, or because nothing is there, in the mapping that its neighbours have.
                 Protection::ReadWrite
             }
             Closing::Sealed => self.seals.allowed(page).unwrap_or(Protection::ReadWrite),
