@@ -18,6 +18,19 @@ fn a_program_with_a_malloc_of_its_own_is_left_alone() {
     assert!(ran.summaries.is_empty(), "nothing was guarded, so there is nothing to sum up");
 }
 
+/// Such a program has an address for `malloc` of its own, which only leads to the library's.
+#[test]
+fn a_program_that_keeps_pointers_to_malloc_is_guarded() {
+    let Some(program) = built_with("pointers.c", "fixed", &["-no-pie", "-fno-pie"]) else { return };
+    let ran = preloaded(program, "15").run();
+    assert_eq!(ran.stdout, "end\n");
+    assert!(ran.summaries.iter().any(|summary| summary["guarded"].as_u64() > Some(0)), "{}", ran.stderr);
+    fail_on(ran.silent(0));
+    let ran = preloaded(program, "16").run();
+    assert_eq!(ran.reports.len(), 1, "{}", ran.stderr);
+    assert_eq!(ran.reports[0]["kind"], "heap-buffer-overflow");
+}
+
 #[test]
 fn a_library_with_operators_of_its_own_mixes_the_families() {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libmixed.so");

@@ -50,9 +50,75 @@ fn look_up(scope: *mut c_void, name: &CStr) -> usize {
 }
 
 /// The address that the whole process binds a name to. May allocate.
+///
+/// An executable with fixed addresses that keeps a pointer to a function of a library stands for that function by a
+/// stub of its own, so that pointers to it compare equal everywhere (the x86-64 ABI, 4.3 "Function Addresses"); calls go on to
+/// the first library that has it, which is what is answered here.
 pub fn bound(name: &CStr) -> Option<usize> {
     let address = look_up(libc::RTLD_DEFAULT, name);
+    let address = if address != 0 && is_stub(address) { bound_in_libraries(name) } else { address };
     (address != 0).then_some(address)
+}
+
+/// Whether what the loader knows at an address is a symbol that its object does not define.
+#[cfg(target_env = "gnu")]
+fn is_stub(address: usize) -> bool {
+    unsafe extern "C" {
+        fn dladdr1(
+            address: *const c_void,
+            found: *mut libc::Dl_info,
+            extra: *mut *const libc::Elf64_Sym,
+            flags: libc::c_int,
+        ) -> libc::c_int;
+    }
+    const RTLD_DL_SYMENT: libc::c_int = 1;
+    let mut found = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    let mut symbol = core::ptr::null();
+    // SAFETY: dladdr1 compares the address, fills one Dl_info and, with this flag, one pointer to a symbol (dladdr(3)).
+    let known = unsafe {
+        dladdr1(address as *const c_void, found.as_mut_ptr(), &raw mut symbol, RTLD_DL_SYMENT) != 0
+    };
+    // SAFETY: a symbol that the loader gives out lies in the table of a loaded object; no object is unloaded at the start.
+    known && !symbol.is_null() && unsafe { (*symbol).st_shndx } == 0
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn is_stub(_address: usize) -> bool {
+    false
+}
+
+/// The function of this name in the first library that has it, in the order in which the loader searches; 0 if none has.
+fn bound_in_libraries(name: &CStr) -> usize {
+    struct Search<'a> {
+        name: &'a CStr,
+        found: usize,
+    }
+    unsafe extern "C" fn one(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> libc::c_int {
+        // SAFETY: the loader passes a valid description, and `data` on, which is the exclusive `Search` below.
+        let (info, search) = unsafe { (&*info, &mut *data.cast::<Search<'_>>()) };
+        // SAFETY: the loader keeps this zero-ended name, or null, while it walks.
+        if info.dlpi_name.is_null() || unsafe { *info.dlpi_name } == 0 {
+            return 0; // The executable.
+        }
+        // SAFETY: as above; RTLD_NOLOAD loads nothing, and the count that it raises goes down again.
+        let handle = unsafe { libc::dlopen(info.dlpi_name, libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+        if handle.is_null() {
+            // SAFETY: as in `look_up`: the message is not the program's.
+            unsafe { libc::dlerror() };
+            return 0;
+        }
+        let address = look_up(handle, search.name);
+        // SAFETY: the handle is the one opened above, closed once.
+        unsafe { libc::dlclose(handle) };
+        // A library answers for those that it needs as well.
+        let its_own = object_of(address).is_some_and(|base| base == info.dlpi_addr as usize);
+        search.found = if address != 0 && its_own { address } else { 0 };
+        libc::c_int::from(search.found != 0)
+    }
+    let mut search = Search { name, found: 0 };
+    // SAFETY: `one` has the type that is wanted, and `search` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(one), (&raw mut search).cast()) };
+    search.found
 }
 
 /// Whether an address lies in the object (executable or library) that this code is in.
