@@ -5,7 +5,7 @@ use std::path::Path;
 use fencepost_report::parse::{self, Line, StartDocument};
 use fencepost_report::tools::Collection;
 
-use crate::inspect::Facts;
+use crate::inspect::{Facts, GO};
 use crate::session::{Guard, Plan};
 
 /// All reports in a folder; and as text the lines that are none.
@@ -57,6 +57,12 @@ pub fn judge(plan: &Plan, facts: &Facts, collection: &Collection, pid: u32) -> (
             let why = "it exports a malloc of its own, which the library leaves alone so that no two heaps are mixed: \
                        build it without that allocator, or with GuardedAlloc";
             (Guard::None, Some(why.to_owned()))
+        }
+        Some(name) if name == GO => {
+            let why = format!(
+                "{GO} has a heap of its own, which no library reaches: only what its C code takes from malloc is guarded"
+            );
+            (Guard::Preload, Some(why))
         }
         Some(name) => {
             let why = format!(

@@ -18,6 +18,11 @@ const SET_ID: u32 = 0o6000;
 const OTHER_ALLOCATORS: [(&str, &str); 4] =
     [("_rjem_", "jemalloc"), ("je_malloc", "jemalloc"), ("mi_malloc", "mimalloc"), ("tc_malloc", "tcmalloc")];
 
+/// How an allocator is called that is not linked in but comes with the language.
+pub const GO: &str = "the runtime of Go";
+/// The section that every program of Go's linker has (cmd/link: it holds the versions of what was built in).
+const GO_SECTION: &str = ".go.buildinfo";
+
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -127,6 +132,10 @@ fn elf_facts(bytes: &[u8]) -> Facts {
         file.dynamic_symbols().find(|symbol| symbol.is_definition() && symbol.name() == Ok("malloc"));
     if exported.is_some() {
         facts.own_allocator = Some("malloc".to_owned());
+        return facts;
+    }
+    if file.section_by_name(GO_SECTION).is_some() {
+        facts.own_allocator = Some(GO.to_owned());
         return facts;
     }
     let inside = file.symbols().chain(file.dynamic_symbols()).find_map(|symbol| {

@@ -74,10 +74,15 @@ pub fn judge(
     if collection.failures().next().is_some() || unread > 0 {
         return Ok(Ending::Status(REPORTED));
     }
-    if verdict.accounts.iter().any(|account| account.guard == Guard::None) || missed.is_some() {
+    if verdict.accounts.iter().any(lacks_its_guard) || missed.is_some() {
         return Ok(Ending::Status(NOT_GUARDED));
     }
     Ok(as_if_alone(ending, collection, settings))
+}
+
+/// No guard, or one that does not see most blocks: an allocator under names of its own has those.
+fn lacks_its_guard(account: &Account) -> bool {
+    account.guard == Guard::None || account.why.is_some()
 }
 
 /// A program that died of what is suppressed or known died for us only: a CI that accepts the finding goes on.

@@ -6,6 +6,8 @@ mod demo;
 mod files;
 #[path = "main/harness.rs"]
 mod harness;
+#[path = "main/out_of_reach.rs"]
+mod out_of_reach;
 #[path = "main/programs.rs"]
 mod programs;
 #[path = "main/settings.rs"]

@@ -68,6 +68,27 @@ fn each_error_is_in_its_test_and_none_stops_the_others() {
     assert!(said.contains("written by thread "), "{said}");
 }
 
+/// Each test is a process of its own there.
+#[test]
+fn nextest_names_the_tests_too() {
+    let demo = demo();
+    if demo.command("cargo-nextest").arg("--version").output().is_err() {
+        return println!("skipped: cargo-nextest is not installed");
+    }
+    let json = demo.out("a.jsonl");
+    let words = ["fencepost", "nextest", "--json", &json, "run", "--no-fail-fast"];
+    let output = demo.command(COMMAND).args(words).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(100), "{said}");
+    let text = std::fs::read_to_string(&json).expect("findings");
+    let findings: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let mut tests: Vec<&str> = findings.iter().filter_map(|finding| finding["test"].as_str()).collect();
+    tests.sort_unstable();
+    assert_eq!(tests, ["a_full_ring_is_not", "tests::a_ring_wraps_around"], "{said}");
+    assert!(said.contains("4 tests run: 2 passed, 2 failed"), "{said}");
+    assert!(said.contains("2 programs by the allocator built in, 2 programs by preload"), "{said}");
+}
+
 #[test]
 fn run_is_the_program_with_its_input_and_status() {
     let demo = demo();
