@@ -106,6 +106,7 @@ impl<M: System + 'static> AppendArena<M> {
     ///
     /// # Errors
     /// As [`AppendArena::alloc_layout`].
+    #[inline]
     pub fn alloc_slice<T: Copy>(&self, values: &[T]) -> Result<&[T], MemoryError> {
         let place = self.alloc_layout(Layout::for_value(values))?.cast::<T>();
         // SAFETY: as in `alloc`; the new memory overlaps nothing that is in use.
@@ -119,6 +120,7 @@ impl<M: System + 'static> AppendArena<M> {
     ///
     /// # Errors
     /// As [`AppendArena::alloc_layout`].
+    #[inline]
     pub fn alloc_str(&self, text: &str) -> Result<&str, MemoryError> {
         let bytes = self.alloc_slice(text.as_bytes())?;
         // SAFETY: the bytes are a copy of a string's.

@@ -118,6 +118,7 @@ impl<M: System + 'static> Arena<M> {
     /// # Errors
     /// As [`Arena::alloc_layout`].
     #[expect(clippy::mut_from_ref, reason = "every call gives memory of its own")]
+    #[inline]
     pub fn alloc_slice<T: Copy>(&self, values: &[T]) -> Result<&mut [T], MemoryError> {
         let place = self.alloc_layout(Layout::for_value(values))?.cast::<T>();
         // SAFETY: as in `alloc`; the new memory overlaps nothing that is in use.
@@ -153,6 +154,7 @@ impl<M: System + 'static> Arena<M> {
     /// # Errors
     /// As [`Arena::alloc_layout`].
     #[expect(clippy::mut_from_ref, reason = "every call gives memory of its own")]
+    #[inline]
     pub fn alloc_str(&self, text: &str) -> Result<&mut str, MemoryError> {
         let bytes = self.alloc_slice(text.as_bytes())?;
         // SAFETY: the bytes are a copy of a string's.

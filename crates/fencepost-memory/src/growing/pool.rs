@@ -4,6 +4,9 @@
 //! the generation is the one that it was made with, so a stale one finds nothing, also when the slot has a new tenant. A
 //! slot whose generations are used up retires. The generations lie apart from the values, because in strict mode each
 //! value has pages of its own, at the end of them and with a closed page behind, which are closed while it is free.
+//!
+//! Which slots are free is a stack of their numbers, which shares its memory with the generations: there are never more
+//! of them than slots.
 
 use core::marker::PhantomData;
 use core::mem::{self, MaybeUninit};
@@ -37,9 +40,12 @@ pub struct Pool<T, M: System + 'static = Host> {
     ground: Ground<M>,
     base: NonNull<u8>,
     slots: GrowVec<Slot, M>,
-    /// The first of the free slots.
-    free: u32,
-    live: usize,
+    /// How many slots are free. Their numbers are a stack, in the first elements of `slots`.
+    free: usize,
+    /// A value goes in without more ado where more slots than this are free: 0, and in strict mode all there can be.
+    floor: usize,
+    /// Slots whose generations are used up.
+    retired: usize,
     /// Bytes from one slot to the next.
     stride: usize,
     /// Bytes of a stride before the value.
@@ -52,8 +58,9 @@ pub struct Pool<T, M: System + 'static = Host> {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    /// The next free slot, while this one is.
-    next: u32,
+    /// An element of the stack of free slots, which has nothing to do with this one. A list through the free slots
+    /// themselves would make each insertion wait for what the one before it loads.
+    free: u32,
 }
 
 /// Which value of a [`Pool`]. As small as a pointer, and copied freely: a stale one finds nothing. One of another pool
@@ -123,6 +130,7 @@ impl<T, M: System + 'static> Pool<T, M> {
             options.bound = bound.checked_mul(stride).ok_or(MemoryError::BadSize)?;
         }
         let slots = Options::on(options.memory, bound * mem::size_of::<Slot>());
+        let floor = if options.strict { usize::MAX } else { 0 };
         let mut ground = options.ground(RegionKind::Pool)?;
         if ground.is_strict() {
             ground.entry().set_slots(stride, size, page);
@@ -130,7 +138,18 @@ impl<T, M: System + 'static> Pool<T, M> {
         }
         let base = NonNull::new(ground.space().as_ptr()).unwrap_or(NonNull::dangling());
         let slots = slots.name("slots of a pool").vec()?;
-        Ok(Pool { ground, base, slots, free: NONE, live: 0, stride, lead, open: 0, values: PhantomData })
+        Ok(Pool {
+            ground,
+            base,
+            slots,
+            free: 0,
+            floor,
+            retired: 0,
+            stride,
+            lead,
+            open: 0,
+            values: PhantomData,
+        })
     }
 
     /// Puts a value in.
@@ -139,34 +158,36 @@ impl<T, M: System + 'static> Pool<T, M> {
     /// [`Refused`] with the value: past the bound, or the system refused.
     #[inline]
     pub fn insert(&mut self, value: T) -> Result<Handle<T>, Refused<T>> {
-        let is_ready = (self.free as usize) < self.slots.len() && !self.ground.is_strict();
-        if !is_ready && let Err(error) = self.make_ready() {
+        if self.free <= self.floor
+            && let Err(error) = self.make_ready()
+        {
             return Err(Refused { value, error });
         }
-        let index = self.free;
-        // SAFETY: the first free slot is committed by now, and no value is in it.
+        let last = self.free - 1;
+        // SAFETY: some slot is free by now, and what the stack has are numbers of slots, fewer than there are slots.
+        let (index, slot) = unsafe {
+            let index = self.slots.get_unchecked(last).free;
+            (index, self.slots.get_unchecked_mut(index as usize))
+        };
+        let generation = slot.generation + 1;
+        slot.generation = generation;
+        self.free = last;
+        // SAFETY: a slot that was free is committed, and no value is in it.
         unsafe { self.place(index).write(MaybeUninit::new(value)) };
-        let Some(slot) = self.slots.get_mut(index as usize) else { unreachable!("the slot is there by now") };
-        slot.generation += 1;
-        let generation = slot.generation;
-        self.free = slot.next;
-        self.live += 1;
         Ok(Handle { index, generation, value: PhantomData })
     }
 
-    /// Sees to it that the first free slot is there, committed and open. Apart, and without the value, so that the
+    /// Sees to it that a free slot is there, committed and open. Apart, and without the value, so that the
     /// common case moves the value once.
     #[cold]
     #[inline(never)]
     fn make_ready(&mut self) -> Result<(), MemoryError> {
-        if self.slots.get(self.free as usize).is_none() {
-            return self.extend();
-        }
-        let pages = self.pages(self.free);
+        let Some(last) = self.free.checked_sub(1) else { return self.extend() };
+        let pages = self.pages(self.slots[last].free);
         self.ground.open(pages)
     }
 
-    /// Makes more slots, and puts them on the list, which is empty: as many as memory is committed for, up to a batch.
+    /// Makes more slots, and puts them on the stack, which is empty: as many as memory is committed for, up to a batch.
     fn extend(&mut self) -> Result<(), MemoryError> {
         let index = self.slots.len();
         let end = (index + 1).checked_mul(self.stride);
@@ -184,14 +205,13 @@ impl<T, M: System + 'static> Pool<T, M> {
             let fit = (room - index * self.stride).checked_div(self.stride).unwrap_or(BATCH);
             count = fit.clamp(1, BATCH).min(NONE as usize - index);
         }
-        self.slots.reserve_more(count)?;
-        for next in index + 1..=index + count {
-            let next = if next == index + count { NONE } else { next as u32 };
-            self.slots.push(Slot { generation: 0, next })?;
+        self.slots.append_with(count, |_| Slot { generation: 0, free: 0 })?;
+        for (slot, new) in self.slots.iter_mut().zip((index..index + count).rev()) {
+            slot.free = new as u32;
         }
         let used = self.ground.start() + (index + count) * self.stride;
         self.ground.entry().frontier.store(used, Relaxed);
-        self.free = index as u32;
+        self.free = count;
         Ok(())
     }
 
@@ -205,11 +225,16 @@ impl<T, M: System + 'static> Pool<T, M> {
     fn place(&self, index: u32) -> NonNull<MaybeUninit<T>> {
         // Of a size that the compiler knows, where it may: it multiplies faster.
         let offset = match self.ground.is_strict() {
-            true => index as usize * self.stride + self.lead,
+            true => self.strict_offset(index),
             false => index as usize * mem::size_of::<T>(),
         };
         // SAFETY: a slot that exists lies within the reservation.
         unsafe { self.base.add(offset).cast() }
+    }
+
+    #[cold]
+    fn strict_offset(&self, index: u32) -> usize {
+        index as usize * self.stride + self.lead
     }
 
     #[inline]
@@ -239,18 +264,20 @@ impl<T, M: System + 'static> Pool<T, M> {
     /// Takes a value out. In strict mode the slot's pages trap from here, until it has a new tenant.
     #[inline]
     pub fn remove(&mut self, handle: Handle<T>) -> Option<T> {
-        let free = self.free;
         let slot = self.slots.get_mut(handle.index as usize)?;
         if slot.generation != handle.generation {
             return None;
         }
-        slot.generation = slot.generation.wrapping_add(1);
+        let generation = handle.generation.wrapping_add(1);
+        slot.generation = generation;
         // Generations that begin anew would make old handles good again: the slot retires.
-        if slot.generation != 0 {
-            slot.next = free;
-            self.free = handle.index;
+        if generation == 0 {
+            self.retired += 1;
+        } else {
+            // SAFETY: this slot was not free, so fewer slots are than there are.
+            unsafe { self.slots.get_unchecked_mut(self.free) }.free = handle.index;
+            self.free += 1;
         }
-        self.live -= 1;
         // SAFETY: the slot held a value, and its new generation says that it does no more.
         let value = unsafe { self.place(handle.index).read().assume_init() };
         if self.ground.is_strict() {
@@ -269,12 +296,12 @@ impl<T, M: System + 'static> Pool<T, M> {
 
     /// How many values there are.
     pub fn len(&self) -> usize {
-        self.live
+        self.slots.len() - self.free - self.retired
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.live == 0
+        self.len() == 0
     }
 
     /// The values and their handles, in the order of their slots.

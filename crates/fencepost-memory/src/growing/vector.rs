@@ -33,7 +33,8 @@ pub struct GrowVec<T, M: System + 'static = Host> {
     len: usize,
     /// Elements that there is memory for.
     room: usize,
-    ground: Ground<M>,
+    /// Apart: nothing on the hot path takes the address of the vector, so that a loop keeps its length in a register.
+    ground: Box<Ground<M>>,
     elements: PhantomData<T>,
 }
 
@@ -61,7 +62,7 @@ impl<T, M: System + 'static> GrowVec<T, M> {
             _ => NonNull::new(ground.space().as_ptr().cast()).unwrap_or(NonNull::dangling()),
         };
         let room = if mem::size_of::<T>() == 0 { usize::MAX } else { 0 };
-        GrowVec { base, len: 0, room, ground, elements: PhantomData }
+        GrowVec { base, len: 0, room, ground: Box::new(ground), elements: PhantomData }
     }
 
     /// Appends an element.
@@ -70,40 +71,41 @@ impl<T, M: System + 'static> GrowVec<T, M> {
     /// [`Refused`] with the element: past the bound, or the system refused.
     #[inline]
     pub fn push(&mut self, value: T) -> Result<(), Refused<T>> {
-        if self.len == self.room
-            && let Err(error) = self.grow(1)
-        {
-            return Err(Refused { value, error });
-        }
-        // SAFETY: there is committed room for `room` elements, more than `len` of them.
-        unsafe { self.base.add(self.len).write(value) };
-        self.len += 1;
-        Ok(())
-    }
-
-    /// Commits room for more elements.
-    #[cold]
-    #[inline(never)]
-    fn grow(&mut self, more: usize) -> Result<(), MemoryError> {
-        let size = mem::size_of::<T>();
-        let end = self.len.checked_add(more).and_then(|len| len.checked_mul(size));
-        let committed = self.ground.grow(end, self.len.saturating_mul(size))?;
-        self.settled(committed);
-        Ok(())
-    }
-
-    /// Takes note of what is committed.
-    fn settled(&mut self, committed: usize) {
-        if let Some(room) = committed.checked_div(mem::size_of::<T>()) {
-            self.room = room;
-            let entry = self.ground.entry();
-            let end = self.ground.start() + committed;
-            if end < entry.frontier.load(Relaxed) {
-                entry.wind_back(end);
-            } else {
-                entry.frontier.store(end, Relaxed);
+        // Read once: for all that the compiler knows, the element could be written over it.
+        let len = self.len;
+        if len == self.room {
+            match Self::room_for(&mut self.ground, len, 1) {
+                Ok(room) => self.room = room,
+                Err(error) => return Err(Refused { value, error }),
             }
         }
+        // SAFETY: there is committed room for `room` elements, more than `len` of them.
+        unsafe { self.base.add(len).write(value) };
+        self.len = len + 1;
+        Ok(())
+    }
+
+    /// Commits memory for more elements than `len`, and says how many there is memory for then.
+    #[cold]
+    #[inline(never)]
+    fn room_for(ground: &mut Ground<M>, len: usize, more: usize) -> Result<usize, MemoryError> {
+        let size = mem::size_of::<T>();
+        let end = len.checked_add(more).and_then(|len| len.checked_mul(size));
+        let committed = ground.grow(end, len.saturating_mul(size))?;
+        Ok(Self::noted(ground, committed))
+    }
+
+    /// Takes note of what is committed, and says for how many elements that is.
+    fn noted(ground: &Ground<M>, committed: usize) -> usize {
+        let Some(room) = committed.checked_div(mem::size_of::<T>()) else { return usize::MAX };
+        let entry = ground.entry();
+        let end = ground.start() + committed;
+        if end < entry.frontier.load(Relaxed) {
+            entry.wind_back(end);
+        } else {
+            entry.frontier.store(end, Relaxed);
+        }
+        room
     }
 
     /// Commits room for `more` elements now, so that as many pushes cannot fail.
@@ -111,7 +113,10 @@ impl<T, M: System + 'static> GrowVec<T, M> {
     /// # Errors
     /// Past the bound, or the system refused.
     pub fn reserve_more(&mut self, more: usize) -> Result<(), MemoryError> {
-        if self.room - self.len >= more { Ok(()) } else { self.grow(more) }
+        if self.room - self.len < more {
+            self.room = Self::room_for(&mut self.ground, self.len, more)?;
+        }
+        Ok(())
     }
 
     /// Appends copies of all elements of a slice.
@@ -129,6 +134,25 @@ impl<T, M: System + 'static> GrowVec<T, M> {
             core::ptr::copy_nonoverlapping(values.as_ptr(), end.as_ptr(), values.len());
         }
         self.len += values.len();
+        Ok(())
+    }
+
+    /// Appends `count` elements, each made by `value` from its index.
+    ///
+    /// # Errors
+    /// Past the bound, or the system refused; nothing is appended then.
+    pub(super) fn append_with(
+        &mut self,
+        count: usize,
+        mut value: impl FnMut(usize) -> T,
+    ) -> Result<(), MemoryError> {
+        self.reserve_more(count)?;
+        let (base, len) = (self.base, self.len);
+        for index in len..len + count {
+            // SAFETY: there is committed room for `count` elements past the first `len`.
+            unsafe { base.add(index).write(value(index)) };
+        }
+        self.len = len + count;
         Ok(())
     }
 
@@ -165,7 +189,7 @@ impl<T, M: System + 'static> GrowVec<T, M> {
 
     fn settle(&mut self) {
         self.ground.settle(self.len.saturating_mul(mem::size_of::<T>()));
-        self.settled(self.ground.committed());
+        self.room = Self::noted(&self.ground, self.ground.committed());
     }
 
     /// Gives all memory past the last element back to the system.
@@ -174,7 +198,7 @@ impl<T, M: System + 'static> GrowVec<T, M> {
     /// The system's; nothing is changed then.
     pub fn shrink_to_fit(&mut self) -> Result<(), MemoryError> {
         self.ground.shrink(self.len.saturating_mul(mem::size_of::<T>()))?;
-        self.settled(self.ground.committed());
+        self.room = Self::noted(&self.ground, self.ground.committed());
         Ok(())
     }
 
@@ -197,12 +221,14 @@ impl<T, M: System + 'static> GrowVec<T, M> {
     }
 
     /// The elements.
+    #[inline]
     pub fn as_slice(&self) -> &[T] {
         // SAFETY: the first `len` elements were written, in one piece of memory that is borrowed with `self`.
         unsafe { core::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 
     /// The elements to change.
+    #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         // SAFETY: as in `as_slice`, and nobody else has them.
         unsafe { core::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
@@ -212,12 +238,14 @@ impl<T, M: System + 'static> GrowVec<T, M> {
 impl<T, M: System + 'static> Deref for GrowVec<T, M> {
     type Target = [T];
 
+    #[inline]
     fn deref(&self) -> &[T] {
         self.as_slice()
     }
 }
 
 impl<T, M: System + 'static> DerefMut for GrowVec<T, M> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         self.as_mut_slice()
     }
@@ -233,6 +261,7 @@ impl<'a, T, M: System + 'static> IntoIterator for &'a GrowVec<T, M> {
 }
 
 impl<T, M: System + 'static> Drop for GrowVec<T, M> {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: every element is dropped once, and the memory goes after this.
         unsafe { core::ptr::from_mut(self.as_mut_slice()).drop_in_place() };
