@@ -1,7 +1,7 @@
 //! Memory that was made read-only.
 
 use crate::expected::{Expected, passes_through};
-use crate::harness::{Ran, everywhere, victim};
+use crate::harness::{Ran, engines, everywhere, fail_on, victim};
 
 fn sealer_is_named(ran: &Ran) -> Vec<String> {
     let named = |report: &serde_json::Value| passes_through(&report["seal"]["sealer"], "victim_seals");
@@ -70,5 +70,57 @@ fn a_dropped_seal_is_gone() {
             wrong.extend(ran.complain(vec!["must write again and live".into()]));
         }
         wrong
+    });
+}
+
+/// The figure that a run printed behind a word.
+fn figure(ran: &Ran, name: &str) -> Option<i64> {
+    ran.stdout.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+#[test]
+fn two_thousand_sealed_pages_make_no_mapping_where_the_engine_has_its_pages_registered() {
+    for engine in engines() {
+        for deny in ["", "write-protect"] {
+            let ran = victim("seal-many")
+                .options(&format!("engine={engine},on_error=continue,exitcode=0"))
+                .environment("FENCEPOST_DENY", deny)
+                .run();
+            let mut wrong = Vec::new();
+            let more = figure(&ran, "more mappings");
+            println!("{engine}, denied {deny:?}: {more:?} mappings more");
+            if figure(&ran, "violations") != Some(2) || !ran.stdout.contains("written 0x5a") {
+                wrong.push("both writes must be seen and have their effect".into());
+            }
+            // Between pages that are closed by their mapping, as engine mprotect's are, a seal makes none either.
+            let right = match (*engine, deny) {
+                ("move", "") => more == Some(0),
+                ("move", _) => more.is_some_and(|more| more >= 1000),
+                _ => more.is_some(),
+            };
+            // The report itself maps files.
+            let later =
+                |name: &str, base| figure(&ran, name).is_some_and(|now| (base..base + 32).contains(&now));
+            if !right || !later("and after a step", more.unwrap_or(0)) || !later("left over", 0) {
+                wrong.push("that many mappings are not right".into());
+            }
+            // Two lines write.
+            if ran.reports.len() != 2 || ran.reports.iter().any(|report| report["kind"] != "seal-violation") {
+                wrong.push(format!("{} reports", ran.reports.len()));
+            }
+            fail_on(ran.complain(wrong));
+        }
+    }
+}
+
+#[test]
+fn a_seal_holds_in_a_child() {
+    everywhere(&["right"], |_, options| {
+        let ran = victim("seal-forked").options(options).options("on_error=continue").run();
+        let mut wrong = Vec::new();
+        if ran.stdout != "armed\nchild 1\nparent 1\nsurvived\n" {
+            wrong.push("each process must see its own write".into());
+        }
+        ran.complain(wrong)
     });
 }

@@ -202,6 +202,7 @@ impl<P: Platform> Guard<P> {
         let process = self.platform.process_id();
         let is_child = self.moving.process.swap(process, Ordering::Relaxed) != process;
         if renewed {
+            self.note_again();
             // A child that no handler told of inherits nothing: that is no loss.
             if !is_child && self.moving.said.swap(1, Ordering::Relaxed) == 0 {
                 self.complain(format_args!(
@@ -229,7 +230,9 @@ impl<P: Platform> Guard<P> {
         }
         self.platform.close_inherited();
         self.moving.process.store(self.platform.process_id(), Ordering::Relaxed);
-        if !self.take_again() {
+        if self.take_again() {
+            self.note_again();
+        } else {
             self.give_up_moving("a child process cannot open a descriptor of its own; errors in what it inherits may go unseen");
         }
     }

@@ -10,6 +10,7 @@
 
 mod calls;
 mod log;
+mod pages;
 mod table;
 mod touch;
 
@@ -236,7 +237,7 @@ impl<P: Platform> Guard<P> {
             let allowed = self.seals.allowed(part).unwrap_or(Protection::ReadWrite);
             // SAFETY: the pages belong to a live block, or are other memory that allowed reading and writing before;
             // that their owner expects them to close is what sealing means.
-            unsafe { self.platform.protect(part, allowed) }?;
+            unsafe { self.set_allowed(part, allowed) }?;
         }
         Ok(())
     }
@@ -265,7 +266,7 @@ impl<P: Platform> Guard<P> {
         let page = self.platform.page_size();
         let range = Range { start: align_down(address, page), len: page };
         // SAFETY: the page is sealed memory whose owner may write to it; the report has said that it is opened.
-        let opened = unsafe { self.platform.protect(range, Protection::ReadWrite) };
+        let opened = unsafe { self.set_allowed(range, Protection::ReadWrite) };
         if opened.is_err() {
             self.complain(format_args!("the sealed page at {:#x} could not be opened", range.start));
         }

@@ -254,6 +254,10 @@ impl<P: Platform> Guard<P> {
         // SAFETY: by the diagnosis the page is the heap's, sealed, or part of a region where nothing is in use; it is
         // closed again when the instruction has run.
         unsafe { self.platform.open_for_step(page) }?;
+        if closing == Closing::Sealed {
+            // SAFETY: as above. The mapping was set by the call before.
+            return unsafe { self.note_writes(page, Protection::ReadWrite) }.map(|_| ());
+        }
         if !closing.is_heap() {
             return Ok(());
         }
@@ -377,7 +381,11 @@ impl<P: Platform> Guard<P> {
                 // Closed by a marker, or because nothing is there, in the mapping that its neighbours have.
                 Protection::ReadWrite
             }
-            Closing::Sealed => self.seals.allowed(page).unwrap_or(Protection::ReadWrite),
+            Closing::Sealed => {
+                let allowed = self.seals.allowed(page).unwrap_or(Protection::ReadWrite);
+                // SAFETY: as above.
+                unsafe { self.note_writes(page, allowed) }?
+            }
         };
         // SAFETY: the page was opened by the step that ends here.
         unsafe { self.platform.close_after_step(page, protection) }

@@ -125,4 +125,16 @@ pub trait Missing {
     /// # Safety
     /// The caller must own `range`; its content is lost.
     unsafe fn drop_pages(&self, range: Range) -> VmResult;
+
+    /// Makes writes to pages of registered memory trap, or ends that. It is a note in the page table: the mapping stays
+    /// as it is, whatever it allows, and a page that is not there is not concerned. What a fork makes has none of it, and
+    /// it ends with the right to work on missing pages.
+    ///
+    /// # Errors
+    /// [`VmError::Unsupported`](crate::VmError::Unsupported) where there is no such thing or the right is lost; else the
+    /// system's.
+    ///
+    /// # Safety
+    /// The caller must own `range`; nothing may rely on writing there while writes trap.
+    unsafe fn trap_writes(&self, range: Range, trap: bool) -> VmResult;
 }

@@ -78,7 +78,7 @@ impl<P: Platform> Guard<P> {
             let page = Range { start, len: page_bytes };
             if self.seals.allowed(page).is_some() || tripped.is_some() {
                 // SAFETY: the page is held by a seal, a watch or a tripwire, or was until now; it is closed again after the call.
-                let opened = unsafe { self.platform.protect(page, Protection::ReadWrite) };
+                let opened = unsafe { self.set_allowed(page, Protection::ReadWrite) };
                 // Where it cannot be opened the call fails, as it would have without us.
                 let _ = opened;
             }
@@ -127,7 +127,7 @@ impl<P: Platform> Guard<P> {
                 // What nobody holds any more was opened, or freed: it is as it has to be.
                 if let Some(allowed) = self.seals.allowed(page) {
                     // SAFETY: the page is held by a seal, a watch or a tripwire.
-                    let closed = unsafe { self.platform.protect(page, allowed) };
+                    let closed = unsafe { self.set_allowed(page, allowed) };
                     if closed.is_err() {
                         self.complain(format_args!("the page at {start:#x} stays open after a system call"));
                     }

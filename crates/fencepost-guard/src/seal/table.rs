@@ -61,6 +61,8 @@ pub(crate) struct Seals {
     /// Entries ever used; none past it is in force.
     used: AtomicUsize,
     serials: AtomicU32,
+    /// Whether pages that the engine has registered were ever closed by their mapping.
+    pub(super) by_mapping: AtomicU32,
 }
 
 /// An entry as the fault handler sees it.
@@ -104,6 +106,7 @@ impl Seals {
             lock: Lock::new(),
             used: AtomicUsize::new(0),
             serials: AtomicU32::new(0),
+            by_mapping: AtomicU32::new(0),
         }
     }
 

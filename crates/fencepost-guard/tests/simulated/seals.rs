@@ -2,6 +2,7 @@
 
 use fencepost_guard::{Purpose, SealFailure};
 use fencepost_record::{AccessType, ErrorKind, Note, Where};
+use fencepost_sys::sim::SimOptions;
 use fencepost_sys::{AfterStep, Fault, Memory, Range, Verdict, VmError};
 
 use crate::world::{PAGE, World, at, fault, layout, peek, poke, stack};
@@ -274,4 +275,68 @@ fn what_cannot_be_sealed_says_why_and_changes_nothing() {
     assert_eq!(seal(address, 24), Err(SealFailure::NotOneBlock));
     assert!(world.records().is_empty());
     assert_eq!(world.allocate(layout(1, 1)).map(|held| world.guard.is_heap(held.address)), Some(true));
+}
+
+#[test]
+fn where_pages_are_registered_a_seal_makes_no_mapping() {
+    let world = World::new("engine=move");
+    let blocks: Vec<usize> = (0..500).map(|_| world.block(5000, 8)).collect();
+    let seal = |block: usize| world.guard.seal_block(Purpose::Seal, block, 5000, 0).expect("sealed");
+    let before = world.sim().mappings();
+    let mut tickets: Vec<_> = blocks.iter().map(|block| seal(*block)).collect();
+    assert_eq!(world.sim().mappings(), before);
+    assert!(blocks.iter().all(|block| world.sim().would_trap_write(block + 4999)));
+    world.begin(&fault(blocks[7], AccessType::Write));
+    assert!(!world.sim().would_trap_write(blocks[7]), "open for its instruction");
+    world.guard.on_step(0);
+    assert!(world.sim().would_trap_write(blocks[7]) && world.sim().mappings() == before);
+    assert_eq!(world.record().kind, ErrorKind::SealViolation);
+    // A tripwire closes a page by its mapping, and what is beside it stays right.
+    let wire = world.guard.seal_block(Purpose::Tripwire, blocks[3], 8, 0).expect("closed");
+    assert!(world.sim().would_trap(blocks[3]));
+    world.guard.unseal(wire, || ());
+    assert!(!world.sim().would_trap(blocks[3]) && world.sim().would_trap_write(blocks[3]));
+    tickets.drain(..).for_each(|ticket| world.guard.unseal(ticket, || ()));
+    assert!(blocks.iter().all(|block| !world.sim().would_trap_write(block + 4999)));
+    for block in blocks {
+        world.free(block, 5000, 8);
+    }
+    assert!(world.records().is_empty() && world.sim().mappings() == before);
+    world.sim().assert_no_violations();
+}
+
+#[test]
+fn a_seal_by_a_note_is_there_in_a_child_and_after_a_lost_descriptor() {
+    let world = World::new("engine=move");
+    let block = world.block(64, 8);
+    let ticket = world.guard.seal_block(Purpose::Seal, block, 64, 0).expect("sealed");
+    world.sim().close_descriptors();
+    assert!(!world.sim().would_trap_write(block));
+    // The next allocation that needs a page finds out.
+    let more: Vec<usize> = (0..40).map(|_| world.block(64, 8)).collect();
+    assert!(world.sim().would_trap_write(block) && !world.sim().would_trap(block));
+    assert!(world.stderr().contains("closed the descriptor"));
+    world.sim().become_child();
+    world.sim().fork(|| {
+        assert!(world.sim().would_trap_write(block), "and in a child");
+        world.guard.unseal(ticket, || ());
+        assert!(!world.sim().would_trap_write(block));
+    });
+    for block in more {
+        world.free(block, 64, 8);
+    }
+    world.sim().assert_no_violations();
+}
+
+#[test]
+fn without_notes_in_the_page_table_seals_close_the_mapping() {
+    let world = World::on(SimOptions { write_protect: false, ..SimOptions::new() }, "engine=move");
+    let block = world.block(64, 8);
+    let before = world.sim().mappings();
+    let ticket = world.guard.seal_block(Purpose::Seal, block, 64, 0).expect("sealed");
+    assert!(world.sim().would_trap_write(block) && world.sim().mappings() > before);
+    assert_eq!(world.raise(&fault(block, AccessType::Write)), Verdict::Step);
+    assert!(world.sim().would_trap_write(block));
+    world.guard.unseal(ticket, || ());
+    assert!(!world.sim().would_trap_write(block) && world.sim().mappings() == before);
 }

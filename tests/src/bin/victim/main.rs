@@ -13,6 +13,7 @@ mod leaks;
 mod lost;
 mod pointers;
 mod races;
+mod sealed_heap;
 mod seals;
 mod stacks;
 mod steps;
@@ -55,6 +56,8 @@ fn main() {
         "fill-pattern" => pointers::fill_pattern(),
         "stack-overflow" => stacks::overflow(rest),
         "seal" => seals::violate(rest),
+        "seal-many" => sealed_heap::many(),
+        "seal-forked" => sealed_heap::forked(),
         "step" => steps::step(rest),
         "race" => races::race(rest),
         "growing" => growing::misuse(rest),

@@ -14,7 +14,7 @@ unsafe impl Sync for Page {}
 static PAGE_ALIGNED: Page = Page(std::cell::UnsafeCell::new([1; PAGE]));
 
 #[inline(never)]
-fn victim_seals(at: *mut u8, len: usize) -> fencepost::Seal<'static> {
+pub fn victim_seals(at: *mut u8, len: usize) -> fencepost::Seal<'static> {
     // SAFETY: nothing holds a reference to these bytes; they are only read and written through raw pointers.
     let seal = unsafe { fencepost::seal_raw(black_box(at), len) };
     black_box(seal.unwrap_or_else(|error| {

@@ -27,6 +27,7 @@ pub(super) enum Feature {
     Move = 128,
     Tables = 1 << 16,
     Moves = 1 << 10,
+    WriteProtect = 1 << 11,
 }
 
 static DENIED: AtomicU32 = AtomicU32::new(0);
@@ -141,6 +142,7 @@ fn parse_denied(list: &[u8]) -> u32 {
                 b"steps" => Feature::Steps as u32,
                 b"userfaultfd" => Feature::Userfault as u32,
                 b"move" => Feature::Move as u32,
+                b"write-protect" => Feature::WriteProtect as u32,
                 b"tables" => Feature::Tables as u32,
                 b"mremap" => Feature::Moves as u32,
                 _ => 0,

@@ -29,6 +29,10 @@ const MODE_MISSING: u64 = 1;
 const MODE_WP: u64 = 2;
 /// Nobody waits for a page: every fault is a signal.
 const DONTWAKE: u64 = 1;
+/// Writes trap; without it that ends, and whoever waits is woken (nobody does).
+const PROTECT: u64 = 1;
+/// How often a call is made again that met somebody who changes the memory.
+const TRIES: u32 = 16;
 /// Since Linux 5.18.
 const MADV_DONTNEED_LOCKED: i32 = 24;
 /// Below this the program may look for its numbers, above it the kernel would need a larger table.
@@ -62,10 +66,18 @@ struct Transfer {
     done: i64,
 }
 
+#[repr(C)]
+struct WriteProtect {
+    start: u64,
+    len: u64,
+    mode: u64,
+}
+
 const UFFDIO_API: u64 = both_ways(0x3f, size_of::<Api>());
 const UFFDIO_REGISTER: u64 = both_ways(0x00, size_of::<Register>());
 const UFFDIO_COPY: u64 = both_ways(0x03, size_of::<Transfer>());
 const UFFDIO_MOVE: u64 = both_ways(0x05, size_of::<Transfer>());
+const UFFDIO_WRITEPROTECT: u64 = both_ways(0x06, size_of::<WriteProtect>());
 
 /// `_IOWR(0xaa, number, size)`.
 const fn both_ways(number: u64, size: usize) -> u64 {
@@ -76,6 +88,7 @@ const _: () = assert!(size_of::<Api>() == 24 && size_of::<Register>() == 32 && s
 const _: () = assert!(offset_of!(Register, mode) == 16 && offset_of!(Transfer, done) == 32);
 const _: () = assert!(UFFDIO_API == 0xc018_aa3f && UFFDIO_REGISTER == 0xc020_aa00);
 const _: () = assert!(UFFDIO_COPY == 0xc028_aa03 && UFFDIO_MOVE == 0xc028_aa05);
+const _: () = assert!(UFFDIO_WRITEPROTECT == 0xc018_aa06);
 
 /// What a fork wipes.
 #[repr(C)]
@@ -174,6 +187,30 @@ impl Missing for Host {
         match advise(range, libc::MADV_DONTNEED) {
             Err(VmError::Unsupported) => advise(range, MADV_DONTNEED_LOCKED),
             done => done,
+        }
+    }
+
+    unsafe fn trap_writes(&self, range: Range, trap: bool) -> VmResult {
+        if probe::denied(Feature::WriteProtect) {
+            return Err(VmError::Unsupported);
+        }
+        let fd = descriptor().map_err(|_| VmError::Unsupported)?;
+        let mode = if trap { PROTECT } else { 0 };
+        let mut tries = TRIES;
+        loop {
+            let wish = WriteProtect { start: range.start as u64, len: range.len as u64, mode };
+            count();
+            // SAFETY: the kernel reads one `WriteProtect`, which `wish` is, and changes registered memory only; the
+            // caller owns the range.
+            match unsafe { syscall!(libc::SYS_ioctl, fd, UFFDIO_WRITEPROTECT, &raw const wish) } {
+                Ok(_) => return Ok(()),
+                Err(Errno(libc::EAGAIN)) if tries > 0 => tries = tries.wrapping_sub(1),
+                // Registered without it, no such ioctl, or a number that is not ours any more.
+                Err(Errno(libc::ENOENT | libc::EINVAL | libc::ENOTTY | libc::EBADF)) => {
+                    return Err(VmError::Unsupported);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }

@@ -353,7 +353,7 @@ impl Memory for Sim {
     unsafe fn discard(&self, range: Range) -> VmResult {
         let mut state = self.begin("discard", range, Needs::Committed)?;
         zero(range);
-        state.update(range, |page| Page { present: false, shared: false, ..page });
+        state.update(range, |page| Page { present: false, shared: false, writes_trap: false, ..page });
         Ok(())
     }
 

@@ -46,7 +46,7 @@ impl super::memory::State {
 
     /// Ends every registration. What nobody put there comes at first use from here on.
     pub(super) fn unregister_all(&mut self) {
-        self.update_all(|page| Page { registered: false, ..page });
+        self.update_all(|page| Page { registered: false, writes_trap: false, ..page });
     }
 
     /// Marks every page as shared with a child.
@@ -198,13 +198,27 @@ impl Missing for Sim {
         copy(from.start, Range { start: to, len: done });
         let mut memory = lock(&self.memory);
         memory.update(Range { start: to, len: done }, |page| Page { present: true, shared: false, ..page });
-        memory.update(Range { len: done, ..from }, |page| Page { present: false, ..page });
+        memory.update(Range { len: done, ..from }, |page| Page {
+            present: false,
+            writes_trap: false,
+            ..page
+        });
         answer
     }
 
     unsafe fn drop_pages(&self, range: Range) -> VmResult {
         // SAFETY: the caller's promises.
         unsafe { self.discard(range) }
+    }
+
+    unsafe fn trap_writes(&self, range: Range, trap: bool) -> VmResult {
+        let mut state = self.begin("trap_writes", range, Needs::Committed)?;
+        let is_fit = |(_, page): &(Range, Option<Page>)| page.is_some_and(|page| page.registered);
+        if !self.options.write_protect || !state.within(range).iter().all(is_fit) {
+            return Err(VmError::Unsupported);
+        }
+        state.update(range, |page| Page { writes_trap: trap && page.present, ..page });
+        Ok(())
     }
 }
 

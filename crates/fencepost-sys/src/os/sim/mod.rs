@@ -44,6 +44,8 @@ pub struct SimOptions {
     pub vectored: bool,
     /// What there is of missing pages.
     pub missing: MissingOffer,
+    /// Whether writes to single missing pages can be made to trap.
+    pub write_protect: bool,
     /// The most mappings, those that are not the runtime's included.
     pub mappings_max: Option<usize>,
     /// Mappings that are not the runtime's.
@@ -65,6 +67,7 @@ impl SimOptions {
             commits_pages: false,
             vectored: true,
             missing: MissingOffer::Moves,
+            write_protect: true,
             mappings_max: Some(65530),
             mappings_other: 40,
             available: Some(16 << 30),

@@ -36,6 +36,8 @@ pub(super) struct Page {
     pub(super) present: bool,
     /// Shared with a process that was forked.
     pub(super) shared: bool,
+    /// Writes to the page trap, whatever its mapping allows.
+    pub(super) writes_trap: bool,
 }
 
 /// A page that is taken and nothing else.
@@ -46,6 +48,7 @@ pub(super) const RESERVED: Page = Page {
     registered: false,
     present: false,
     shared: false,
+    writes_trap: false,
 };
 
 impl Page {
@@ -56,6 +59,7 @@ impl Page {
             (true, false, _) if self.registered && !self.present => PageState::Missing,
             (true, false, Protection::None) => PageState::NoAccess,
             (true, false, Protection::Read) => PageState::ReadOnly,
+            (true, false, Protection::ReadWrite) if self.writes_trap => PageState::ReadOnly,
             (true, false, Protection::ReadWrite) => PageState::Committed,
         }
     }

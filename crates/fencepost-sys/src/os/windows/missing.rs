@@ -31,4 +31,8 @@ impl Missing for Host {
     unsafe fn drop_pages(&self, _range: Range) -> VmResult {
         Err(VmError::Unsupported)
     }
+
+    unsafe fn trap_writes(&self, _range: Range, _trap: bool) -> VmResult {
+        Err(VmError::Unsupported)
+    }
 }

@@ -1,0 +1,58 @@
+//! Seals and what the kernel makes of them: mappings, and a fork.
+
+use crate::seals::victim_seals;
+use crate::{Touch, armed, victim_allocates, victim_touches};
+
+/// Mappings of this process. Takes no memory, so that counting changes nothing.
+fn mappings() -> i64 {
+    let mut file = std::fs::File::open("/proc/self/maps").expect("maps");
+    let mut piece = [0u8; 4096];
+    let mut lines = 0;
+    while let Ok(got @ 1..) = std::io::Read::read(&mut file, &mut piece) {
+        lines += piece[..got].iter().filter(|byte| **byte == b'\n').count() as i64;
+    }
+    lines
+}
+
+/// `seal-many`: seals 2,000 pages, counts mappings, writes to one page of the middle, and unseals.
+pub fn many() {
+    const LEN: usize = 5000;
+    let blocks: Vec<*mut u8> = (0..1000).map(|_| victim_allocates(LEN, 8)).collect();
+    let mut seals = Vec::with_capacity(blocks.len());
+    seals.push(victim_seals(blocks[0], LEN));
+    seals.pop();
+    let before = mappings();
+    seals.extend(blocks.iter().map(|block| victim_seals(*block, LEN)));
+    let after = mappings();
+    armed();
+    victim_touches(blocks[500], Touch::Write);
+    victim_touches(blocks[500], Touch::Write);
+    println!("violations {}", seals.iter().map(fencepost::Seal::violations).sum::<u32>());
+    println!("written {:#x}", victim_touches(blocks[500], Touch::Read));
+    println!("more mappings {}", after - before);
+    println!("and after a step {}", mappings() - before);
+    drop(seals);
+    for block in blocks {
+        victim_touches(block, Touch::Write);
+    }
+    println!("left over {}", mappings() - before);
+}
+
+/// `seal-forked`: a child writes to what its parent has sealed, and then the parent does.
+pub fn forked() {
+    let block = victim_allocates(100, 4);
+    let seal = victim_seals(block, 100);
+    armed();
+    // SAFETY: only this thread exists, and the child does nothing that another could hold up.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        victim_touches(block, Touch::Write);
+        println!("child {}", seal.violations());
+        std::process::exit(0);
+    }
+    let mut status = 0;
+    // SAFETY: the child is ours, and the status is written to a variable of ours.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    victim_touches(block, Touch::Write);
+    println!("parent {}", seal.violations());
+}
