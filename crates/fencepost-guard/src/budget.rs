@@ -17,8 +17,9 @@
 //!   program that goes on earns, the pressure falls, the distances shrink, and late errors have the same chance as early ones.
 //!
 //! # Looking costs too
-//! A context is looked up in some 8 ns. A thread that allocates so often that this alone would take more than a quarter of
-//! the share looks at one block in `stride` only; the others pass by its allowance, as under `mode=sample`.
+//! A context is looked up in 8 ns where that is done often, in 60 and more where it is rare and finds the caches cold; a
+//! visit to the table counts as some further looks. A thread that allocates so often that this alone would take more than
+//! a quarter of the share looks at one block in `stride` only; the others pass by its allowance, as under `mode=sample`.
 //!
 //! Everything is Relaxed: the numbers steer, nothing else is reached through them.
 
@@ -50,9 +51,11 @@ const DOUBLING: u64 = 64;
 const CHARGE_MAX: u64 = 200_000;
 /// What is charged beyond the time measured, as a part of it: the caches that the program finds cold afterwards.
 const AFTERMATH: u64 = 4;
-/// What looking a context up takes, in nanoseconds, and the part of the share that it may take.
+/// What looking a context up takes, in nanoseconds, when every block is looked at (see [`look_ns`]), and the part of the share that it may take.
 const LOOK_NS: u64 = 8;
 const LOOK_PART: u64 = 4;
+/// Looks that one visit to the table takes as long as.
+const VISIT_LOOKS: u32 = 3;
 /// Looks between two measurements of how often a thread allocates.
 const LOOKS: u32 = 1024;
 /// The most blocks that one look stands for.
@@ -164,6 +167,11 @@ impl Budget {
     }
 }
 
+/// What one look takes: the rarer they are, the colder are the caches that it finds.
+fn look_ns(stride: u32) -> u64 {
+    LOOK_NS.saturating_mul(u64::from(stride.max(1).ilog2()).saturating_add(1))
+}
+
 /// How many blocks of a context pass on average, after `uses` of them and under this pressure.
 fn mean_gap(uses: u64, pressure: u64) -> u64 {
     let above = pressure.saturating_sub(FREE).min(DOUBLING.saturating_mul(8));
@@ -181,7 +189,7 @@ impl<P: Platform> Guard<P> {
     #[inline(never)]
     pub(crate) fn passes_budget(&self, state: &ThreadState, size: usize, door: Door, here: usize) -> bool {
         let key = self.contexts.fingerprint(here, state.stack(), size, door);
-        if Pass::of(state, key).is_some_and(|place| place.take(key)) {
+        if Pass::take_one(state, key) {
             self.stride_on(state);
             return true;
         }
@@ -218,17 +226,15 @@ impl<P: Platform> Guard<P> {
             before => now.saturating_sub(before),
         };
         let percent = self.decided().map_or(1, |setup| u64::from(setup.options.budget));
-        let wanted = u64::from(LOOKS)
-            .saturating_mul(LOOK_NS * LOOK_PART * 100)
-            .checked_div(percent)
-            .unwrap_or(u64::MAX);
         let stride = state.stride.load(Ordering::Relaxed).max(1);
+        let looks_ns = u64::from(LOOKS).saturating_mul(look_ns(stride));
+        let wanted = looks_ns.saturating_mul(LOOK_PART * 100).checked_div(percent).unwrap_or(u64::MAX);
         let stride = match taken {
             taken if taken < wanted => stride.saturating_mul(2).min(STRIDE_MAX),
             taken if taken / 4 > wanted => (stride / 2).max(1),
             _ => stride,
         };
-        self.budget.spent.fetch_add(u64::from(LOOKS).saturating_mul(LOOK_NS), Ordering::Relaxed);
+        self.budget.spent.fetch_add(looks_ns, Ordering::Relaxed);
         state.stride.store(stride, Ordering::Relaxed);
         state.looks.store(LOOKS, Ordering::Relaxed);
     }
@@ -259,7 +265,11 @@ impl<P: Platform> Guard<P> {
         let affordable = if is_first { self.budget.allows_first() } else { pressure < FULL };
         let mean = match affordable {
             true => mean_gap(uses, pressure).max(self.budget.least_gap(uses)),
-            false => (uses / 4).max(REFUSED_GAP),
+            // Uses are counted by looks, and one may stand for many blocks.
+            false => {
+                let stride = state.stride.load(Ordering::Relaxed).max(1);
+                (uses / 4).max(REFUSED_GAP.checked_div(stride.into()).unwrap_or(REFUSED_GAP))
+            }
         };
         let span = mean.saturating_mul(2).saturating_add(1);
         let gap = state.next_random().checked_rem(span).unwrap_or(0);
@@ -273,8 +283,11 @@ impl<P: Platform> Guard<P> {
     }
 
     fn let_pass(&self, setup: &Setup, state: &ThreadState, key: u64, context: usize, blocks: u64) {
+        // What the table took counts as so many looks, which bring the next measurement nearer.
+        let looks = state.looks.load(Ordering::Relaxed);
+        state.looks.store(looks.saturating_sub(VISIT_LOOKS), Ordering::Relaxed);
         if setup.lets_pass
-            && let Some(place) = Pass::of(state, key)
+            && let Some(place) = Pass::place_for(state, key)
         {
             place.give(state, &self.contexts, key, context, u32::try_from(blocks).unwrap_or(u32::MAX));
             self.stride_on(state);
@@ -311,7 +324,9 @@ impl<P: Platform> Guard<P> {
     /// Asks for the process's time when a coarse clock has moved.
     fn look_at_the_time(&self, setup: &Setup) {
         let now = self.now(setup);
-        if self.budget.looked.swap(now, Ordering::Relaxed) != now {
+        if self.budget.looked.load(Ordering::Relaxed) != now
+            && self.budget.looked.swap(now, Ordering::Relaxed) != now
+        {
             self.budget.earn(self.platform.cpu_ns(), u64::from(setup.options.budget));
         }
     }
@@ -336,6 +351,12 @@ mod tests {
         assert!(mean_gap(u64::MAX, u64::MAX) > 0 && mean_gap(0, FULL) == 0 && mean_gap(99, FULL) == 99);
         let gaps: std::vec::Vec<u64> = (0..2 * FULL).map(|pressure| mean_gap(10_000, pressure)).collect();
         assert!(gaps.is_sorted());
+    }
+
+    #[test]
+    fn a_rare_look_is_taken_to_cost_more() {
+        assert_eq!([1, 2, 16, STRIDE_MAX].map(look_ns), [LOOK_NS, 2 * LOOK_NS, 5 * LOOK_NS, 7 * LOOK_NS]);
+        assert_eq!(look_ns(0), LOOK_NS, "a thread that has not been measured");
     }
 
     #[test]

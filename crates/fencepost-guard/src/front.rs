@@ -1,5 +1,5 @@
-//! The front: each thread keeps, in a small direct-mapped cache of its own, how often a context may still pass there
-//! without anybody being asked. The passes are counted in the table (`contexts.rs`) when they are given; what is left is
+//! The front: each thread keeps, in a small cache of its own with two places for each key, how often a context may still
+//! pass there without anybody being asked. The passes are counted in the table (`contexts.rs`) when they are given; what is left is
 //! taken off again when the place is needed for another context, and when the thread ends.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -8,7 +8,9 @@ use crate::contexts::Contexts;
 use crate::threads::ThreadState;
 
 /// Places in a thread's front; a power of two.
-const FRONT: usize = 1 << 11;
+const FRONT: usize = 1 << 12;
+/// Places that a key may have, side by side in one cache line.
+const WAYS: usize = 2;
 /// Bytes of a thread's front.
 pub(crate) const FRONT_BYTES: usize = FRONT * size_of::<Pass>();
 
@@ -22,10 +24,26 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// A thread's place for a key.
+    /// A thread's places for a key.
     #[inline]
-    pub(crate) fn of(state: &ThreadState, key: u64) -> Option<&'static Pass> {
-        Pass::at(state, key as usize >> 8 & FRONT.wrapping_sub(1))
+    fn ways(state: &ThreadState, key: u64) -> [Option<&'static Pass>; WAYS] {
+        let first = key as usize >> 8 & FRONT.wrapping_sub(WAYS);
+        [Pass::at(state, first), Pass::at(state, first | 1)]
+    }
+
+    /// Takes one pass of a key on this thread, if there is one.
+    #[inline]
+    pub(crate) fn take_one(state: &ThreadState, key: u64) -> bool {
+        Pass::ways(state, key).into_iter().flatten().any(|place| place.take(key))
+    }
+
+    /// The place for a key's passes: its own if it has one, else the one where the least is lost.
+    pub(crate) fn place_for(state: &ThreadState, key: u64) -> Option<&'static Pass> {
+        let passes_lost = |place: &&Pass| match place.key.load(Ordering::Relaxed) == key {
+            true => 0,
+            false => u64::from(place.left.load(Ordering::Relaxed)).wrapping_add(1),
+        };
+        Pass::ways(state, key).into_iter().flatten().min_by_key(passes_lost)
     }
 
     #[inline]
@@ -42,7 +60,7 @@ impl Pass {
 
     /// Takes one pass of a key, if there is one.
     #[inline]
-    pub(crate) fn take(&self, key: u64) -> bool {
+    fn take(&self, key: u64) -> bool {
         let left = self.left.load(Ordering::Relaxed);
         if left == 0 || self.key.load(Ordering::Relaxed) != key {
             return false;
