@@ -1,6 +1,6 @@
 //! `fencepost.h`: sealing from C, and system calls on memory that is sealed.
 
-use super::{built, preloaded};
+use super::{built, built_with, library, preloaded};
 use crate::harness::{Ran, fail_on};
 
 fn complain(ran: &Ran, code: i32, stdout: &str, kinds: &[&str]) -> Vec<String> {
@@ -39,4 +39,47 @@ fn system_calls_on_closed_memory_are_reported_and_have_their_effect() {
         wrong.extend(complain(&ran, code, &format!("1 1\n{middle}end\n"), kinds));
     }
     fail_on(wrong);
+}
+
+/// What gdb says of a run of `sealing.c` that stops before the line with `at`; `None`, said, where there is no gdb.
+fn in_gdb(what: &str, at: &str, commands: &[&str]) -> Option<String> {
+    if std::process::Command::new("gdb").arg("--version").output().is_err() {
+        println!("skipped: gdb is not installed");
+        return None;
+    }
+    let program = built_with("sealing.c", "_gdb", &["-O0"])?;
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let source = std::fs::read_to_string(format!("{root}/tests/c/sealing.c")).expect("the source");
+    let line = source.lines().position(|line| line.contains(at)).expect("the line") + 1;
+    let script = format!("source {root}/crates/fencepost-preload/gdb/fencepost.py");
+    let (stop, run) = (format!("break sealing.c:{line}"), format!("run {what}"));
+    let preload = format!("set environment LD_PRELOAD {}", library());
+    let options = "set environment FENCEPOST_OPTIONS on_error=continue,log=/dev/null,color=never";
+    let signals = "handle SIGSEGV SIGBUS nostop noprint pass";
+    let mut gdb = std::process::Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-iex", "set startup-with-shell off"]);
+    for command in
+        [&preload, options, signals, &stop, &run, &script].into_iter().chain(commands.iter().copied())
+    {
+        gdb.args(["-ex", command]);
+    }
+    let output = gdb.arg(program).output().expect("gdb runs");
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    Some(said.concat())
+}
+
+#[test]
+fn gdb_prints_the_block_of_an_address_and_the_last_reports() {
+    let commands = ["fencepost-block block + 8", "fencepost-check", "fencepost-frames 0x1"];
+    let Some(said) = in_gdb("ask", "free(block);", &commands) else { return };
+    if !said.contains("Breakpoint 1, main") {
+        println!("skipped: gdb cannot run a program here: {said}");
+        return;
+    }
+    for wanted in ["is 8 bytes inside a live block of 64 bytes at", "  allocated ", "No symbol matches 0x1"] {
+        assert!(said.contains(wanted), "no {wanted:?} in {said}");
+    }
+    assert!(!said.contains("Error"), "{said}");
+    let said = in_gdb("write", "printf(\"hits", &["fencepost-reports"]).expect("gdb, as before");
+    assert_eq!(said.matches("fencepost: ERROR: seal-violation: write of 1 byte at").count(), 1, "{said}");
 }
