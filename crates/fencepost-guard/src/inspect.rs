@@ -74,24 +74,11 @@ impl<P: Platform> Guard<P> {
     pub fn check(&self, anchor: usize) -> usize {
         let Some(setup) = self.ready() else { return 0 };
         let mut damaged = self.close_all_waiting(setup, anchor);
-        for index in 0..self.heap.spans_used() {
-            let Some(span) = self.heap.span(index) else { break };
-            if span.back.load(Ordering::Acquire) != 0 || span.forgotten.load(Ordering::Acquire) != 0 {
-                continue;
+        self.heap.each_record(|slot, usage, index, number| {
+            if self.check_block(setup, slot, usage, index, number, anchor) {
+                damaged = damaged.wrapping_add(1);
             }
-            let slots = match span.usage() {
-                Use::Unused => continue,
-                Use::Large => 1,
-                Use::Small(_) => span.used.load(Ordering::Acquire) as usize,
-            };
-            for number in 0..slots {
-                if let Some(slot) = self.heap.slot(index, number)
-                    && self.check_block(setup, slot, span.usage(), index, number, anchor)
-                {
-                    damaged = damaged.wrapping_add(1);
-                }
-            }
-        }
+        });
         damaged
     }
 

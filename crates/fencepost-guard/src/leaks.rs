@@ -21,7 +21,6 @@ use crate::options::OnError;
 use crate::report::{Case, Frames};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Slot, SlotState};
-use crate::span::Use;
 
 /// Alive when the search began, and not reached yet.
 const UNREACHED: u32 = 1;
@@ -293,24 +292,11 @@ impl<P: Platform> Guard<P> {
 
     /// Calls `each` with every block that is alive, and its number.
     fn each_alive(&self, mut each: impl FnMut(&'static Slot, usize)) {
-        for index in 0..self.heap.spans_used() {
-            let Some(span) = self.heap.span(index) else { break };
-            if span.back.load(Ordering::Acquire) != 0 || span.forgotten.load(Ordering::Acquire) != 0 {
-                continue;
+        self.heap.each_record(|slot, _, index, number| {
+            if slot.state() == SlotState::Live {
+                each(slot, index.wrapping_mul(SLOTS_STRIDE).wrapping_add(number));
             }
-            let slots = match span.usage() {
-                Use::Unused => continue,
-                Use::Large => 1,
-                Use::Small(_) => span.used.load(Ordering::Acquire) as usize,
-            };
-            for within in 0..slots {
-                if let Some(slot) = self.heap.slot(index, within)
-                    && slot.state() == SlotState::Live
-                {
-                    each(slot, index.wrapping_mul(SLOTS_STRIDE).wrapping_add(within));
-                }
-            }
-        }
+        });
     }
 
     /// Our own memory that holds addresses of blocks, or is large and holds none.

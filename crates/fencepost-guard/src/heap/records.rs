@@ -1,4 +1,4 @@
-//! The records of dead blocks: how many are kept, and how the oldest are dropped. The caller holds the lock.
+//! The records of blocks: those of dead ones, how many are kept, and how the oldest are dropped (the caller holds the lock).
 
 use core::sync::atomic::Ordering;
 
@@ -57,5 +57,27 @@ impl Heap {
             }
         }
         self.overhead.fetch_sub(SPAN_OVERHEAD, Ordering::Relaxed);
+    }
+
+    /// Calls `each` with every record of a block that was handed out and is known: how its span is used, the span's
+    /// number, and its own within it. Takes no lock.
+    pub(crate) fn each_record(&self, mut each: impl FnMut(&'static Slot, Use, usize, usize)) {
+        for index in 0..self.spans_used() {
+            let Some(span) = self.span(index) else { break };
+            if span.back.load(Ordering::Acquire) != 0 || span.forgotten.load(Ordering::Acquire) != 0 {
+                continue;
+            }
+            let usage = span.usage();
+            let slots = match usage {
+                Use::Unused => continue,
+                Use::Large => 1,
+                Use::Small(_) => span.used.load(Ordering::Acquire) as usize,
+            };
+            for number in 0..slots {
+                if let Some(slot) = self.slot(index, number) {
+                    each(slot, usage, index, number);
+                }
+            }
+        }
     }
 }
