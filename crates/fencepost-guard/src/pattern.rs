@@ -1,7 +1,7 @@
 //! The bytes around a block and the bytes that new memory holds.
 //!
 //! The *redzone* pattern is random for each run and depends on the offset within a page, so that a program can
-//! hardly write it back by chance. The *fill* pattern is an 8-byte value that is a canonical address in a range we
+//! hardly write it back by chance; a single byte it can, if it is one of the 32 that occur. The *fill* pattern is an 8-byte value that is a canonical address in a range we
 //! keep unmapped: a pointer read from memory that nobody wrote faults, at an address that names its cause.
 //!
 //! Both are kept as one prepared page, so that filling is `memcpy` and checking is `memcmp`: as fast in a program
@@ -13,6 +13,11 @@ use fencepost_sys::Range;
 pub(crate) const FILL_VALUE: u64 = 0x0000_1fe9_ce1f_e9ce;
 /// The addresses kept unmapped around [`FILL_VALUE`], so that fields at an offset from it fault as well.
 pub(crate) const FILL_RANGE: Range = Range { start: 0x0000_1fe9_8000_0000, len: 1 << 31 };
+
+/// Bits of each byte of the redzone that are always set, and those that never are: what programs write most, zero, small
+/// numbers, -1 and ASCII text, is none of these bytes (0x81 to 0xbf, odd), so that even a single one of it is seen.
+const UNUSUAL_SET: u64 = 0x8181_8181_8181_8181;
+const UNUSUAL_CLEAR: u64 = 0x4040_4040_4040_4040;
 
 /// The prepared pages.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +44,7 @@ impl Patterns {
         let mut state = key | 1;
         for offset in (0..page).step_by(8) {
             state = mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
-            // No byte of the redzone is zero: a stray terminating zero would go unseen.
-            let word = state | 0x0101_0101_0101_0101;
+            let word = (state & !UNUSUAL_CLEAR) | UNUSUAL_SET;
             // SAFETY: `offset` is below one page, and the caller gives three pages of committed memory.
             unsafe {
                 redzone.wrapping_add(offset).cast::<u64>().write(word);
@@ -172,6 +176,17 @@ mod tests {
         assert_eq!(zone[0].to_le_bytes()[..8], [0; 8], "bytes before the range are untouched");
         assert_eq!(pattern[1024..1536], pattern[1536..], "every page of the template is the same");
         assert_eq!(pattern[512..1024], [0; 512], "and the page of zeros is one");
+    }
+
+    #[test]
+    fn no_byte_of_the_redzone_is_one_that_programs_write_most() {
+        let mut pattern = [0u64; 3 * 512];
+        for key in 0..64 {
+            // SAFETY: `pattern` is three pages of our own, and the patterns end with the turn.
+            unsafe { Patterns::write(page(&mut pattern), 4096, key) };
+            let mut bytes = pattern[1024..].iter().flat_map(|word| word.to_le_bytes());
+            assert!(bytes.all(|byte| !byte.is_ascii() && byte < 0xc0));
+        }
     }
 
     #[test]
