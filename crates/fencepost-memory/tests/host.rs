@@ -26,7 +26,8 @@ fn reserved_memory_traps_committed_memory_is_zero_and_ends_are_guards() {
     let region = regions::find(start + 3).unwrap();
     assert_eq!((region.name(), region.committed), ("ends", 7 * page));
     drop(space);
-    assert!(traps(start) && regions::find(start).is_none());
+    // Another test's thread may have been given the addresses meanwhile: they only have to be no longer ours.
+    assert!(regions::find(start).is_none_or(|region| region.name() != "ends"));
 }
 
 #[test]
