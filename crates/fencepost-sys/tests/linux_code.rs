@@ -4,8 +4,15 @@
 
 use std::ffi::CString;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fencepost_sys::{Code, Host, Loader};
+
+/// While one thread finds out for the first time what stays, others are told that nothing does: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn code_at(address: usize) -> Option<Code> {
     let mut found = None;
@@ -16,6 +23,7 @@ fn code_at(address: usize) -> Option<Code> {
 
 #[test]
 fn what_this_program_needs_stays() {
+    let _alone = alone();
     // A function of this program, and one of the C library.
     for address in [code_at as *const () as usize, libc::qsort as *const () as usize] {
         let code = code_at(address).expect("it is code");
@@ -27,6 +35,7 @@ fn what_this_program_needs_stays() {
 
 #[test]
 fn what_is_no_code_is_nobodys() {
+    let _alone = alone();
     let local = 0u8;
     assert_eq!(code_at((&raw const local).addr()), None);
     assert_eq!(code_at(0), None);
@@ -34,6 +43,7 @@ fn what_is_no_code_is_nobodys() {
 
 #[test]
 fn what_was_loaded_later_may_go() {
+    let _alone = alone();
     let folder = std::env::temp_dir().join(format!("fencepost-code-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let (source, library) = (folder.join("later.c"), folder.join("later.so"));
