@@ -118,9 +118,16 @@ fn the_steps_of_the_workflow_run() {
     assert_eq!(steps[0], "cargo install --locked cargo-fencepost", "what is built here stands in for it");
     let work = demo.folder.path().join("checkout");
     copy(&project(), &work);
+    // A folder of its own: to cargo the copy is the same package, and its debug information names other files.
+    let built = Path::new(COMMAND).parent().expect("a folder").join("demo-checkout");
     for (step, wanted) in steps[1..].iter().zip([0, 100, 0]) {
-        let output =
-            demo.command("sh").args(["-e", "-c", step]).current_dir(&work).output().expect("it runs");
+        let output = demo
+            .command("sh")
+            .args(["-e", "-c", step])
+            .current_dir(&work)
+            .env("CARGO_TARGET_DIR", &built)
+            .output();
+        let output = output.expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(wanted), "{step}\n{said}");
     }
