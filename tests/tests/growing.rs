@@ -1,6 +1,6 @@
 //! The program's own arenas, pools and stacks: their errors are reported with their names.
 
-use crate::expected::Expected;
+use crate::expected::{Expected, functions, passes_through};
 use crate::harness::{CLEAN, Run, everywhere, victim};
 
 const OVERRUN: Expected<'static> =
@@ -117,5 +117,91 @@ fn growing_allocators_used_well_are_silent() {
             wrong.extend(ran.complain(vec!["so must its JSON form".into()]));
         }
         wrong
+    });
+}
+
+/// The functions of the victim that a stack goes through from one coroutine to the other and on to the thread's own stack.
+const THROUGH: [&str; 3] = ["victim_works", "victim_resumes_inner", "misuse"];
+
+fn goes_through(what: &str, stack: &serde_json::Value) -> Vec<String> {
+    let missing = |name: &&&str| !passes_through(stack, name);
+    let missing: Vec<_> = THROUGH.iter().filter(missing).collect();
+    if missing.is_empty() {
+        return vec![];
+    }
+    vec![format!("the stack of {what} lacks {missing:?}: {:?}", functions(stack))]
+}
+
+#[test]
+fn an_error_on_a_coroutine_is_reported_with_stacks_through_all_who_resumed_it() {
+    everywhere(&["right"], |_, options| {
+        let mut wrong = Vec::new();
+        // The stack of the one that is resumed lies above the resumer's, or below.
+        for other in ["above", "below"] {
+            let overrun = Expected {
+                kind: "heap-buffer-overflow",
+                access: "write",
+                access_size: Some(1),
+                beside: Some(("after", 0)),
+                block: Some((24, 8)),
+                ..Expected::FAULT
+            };
+            let ran = victim(&format!("coroutine overrun {other}")).options(options).run();
+            wrong.extend(overrun.verify(&ran));
+            if let Some(report) = ran.reports.first() {
+                wrong.extend(goes_through("the access", &report["fault"]));
+                wrong.extend(goes_through("the allocation", &report["block"]["allocated"]));
+            }
+            let freed = Expected {
+                kind: "use-after-free",
+                access: "read",
+                beside: Some(("inside", 3)),
+                state: Some("freed"),
+                freed: "victim_frees",
+                ..overrun
+            };
+            let ran = victim(&format!("coroutine freed {other}")).options(options).run();
+            wrong.extend(freed.verify(&ran));
+            if let Some(report) = ran.reports.first() {
+                wrong.extend(goes_through("the allocation", &report["block"]["allocated"]));
+                wrong.extend(goes_through("the free", &report["block"]["freed"]));
+            }
+        }
+        wrong
+    });
+}
+
+#[test]
+fn the_overflow_of_a_coroutine_is_described_with_the_name_of_its_stack() {
+    everywhere(&["right"], |_, options| {
+        let ran = victim("coroutine overflow").options(options).run();
+        let expected = Expected {
+            kind: "stack-overflow",
+            access: "write",
+            state: None,
+            allocated: "",
+            fault: "victim_descends",
+            ..Expected::FAULT
+        };
+        let mut wrong = expected.verify(&ran);
+        let region = ran.reports.first().map(|report| &report["region"]);
+        let told = region.map(|region| (region["kind"].as_str(), region["name"].as_str()));
+        if told != Some((Some("call stack"), Some("walk"))) {
+            wrong.extend(ran.complain(vec![format!("the stack must be named, not {region:?}")]));
+        }
+        wrong
+    });
+}
+
+/// Blocks that only a suspended coroutine's stack reaches are no leaks, and one more that is dropped half-way loses nothing.
+#[test]
+fn coroutines_used_well_are_silent_and_lose_nothing() {
+    everywhere(&["right", "left"], |_, options| {
+        let ran = Run::new(CLEAN, "coroutines").options(options).options("leaks=on").run();
+        if ran.status.code() == Some(0) && ran.reports.is_empty() {
+            vec![]
+        } else {
+            ran.complain(vec![ran.ending()])
+        }
     });
 }

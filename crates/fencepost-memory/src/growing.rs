@@ -25,6 +25,7 @@ mod allocator;
 mod append;
 mod arena;
 mod call_stack;
+mod coroutine;
 mod pool;
 mod stack;
 mod vector;

@@ -13,6 +13,9 @@ use core::fmt;
 
 pub(crate) use entry::Entry;
 use entry::entries;
+use fencepost_sys::Range;
+
+use crate::{HOST, System};
 
 /// What a reservation is used as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,6 +161,12 @@ impl Region {
     pub fn holds(&self, address: usize) -> bool {
         let [before, after] = self.guards;
         address >= self.start.saturating_sub(before) && address < self.end().saturating_add(after)
+    }
+
+    /// Bytes of it that are in memory now: the system is asked. Of a stack that code runs on, this is how far it has grown.
+    /// `None` where the system does not say, or the region has gone since.
+    pub fn resident(&self) -> Option<usize> {
+        HOST.resident(Range { start: self.start, len: self.reserved }).ok()
     }
 
     /// What an address within it or its guards means.

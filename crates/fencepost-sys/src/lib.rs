@@ -23,6 +23,7 @@ mod pages;
 mod platform;
 mod range;
 mod stepping;
+pub mod switching;
 
 pub use loader::{Code, Loader};
 pub use mappings::Mappings;

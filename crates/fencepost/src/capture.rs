@@ -47,13 +47,16 @@ pub(crate) fn capture(anchor: usize, into: &mut [u64]) -> usize {
 
 fn by_unwinder(anchor: usize, into: &mut [u64]) -> usize {
     let mut kept = 0usize;
+    let mut ours = anchor != 0;
     let mut room = into.iter_mut();
     // SAFETY: the unsynchronised walk needs that no other thread uses the crate's symbol tables at the same time; a
     // walk alone touches none, it only follows the unwinder of the C runtime, which is made for many threads.
     unsafe {
         backtrace::trace_unsynchronized(|frame| {
-            // For a frame that called on, this is where its own part of the stack ends.
-            if anchor != 0 && frame.sp().addr() <= anchor {
+            // For a frame that called on, this is where its own part of the stack ends. Only the frames before the
+            // first old one are ours: a coroutine's callers may stand on a stack that lies below.
+            ours = ours && frame.sp().addr() <= anchor;
+            if ours {
                 return true;
             }
             // Where C's start code ends the chain of callers.

@@ -5,6 +5,10 @@
 mod bounds;
 #[path = "../../src/bin/clean/growing.rs"]
 mod clean;
+#[path = "../../src/bin/clean/coroutines.rs"]
+mod clean_coroutines;
+#[path = "../../src/bin/victim/coroutines.rs"]
+mod coroutines;
 #[path = "../../src/bin/victim/frees.rs"]
 mod frees;
 #[path = "../../src/bin/victim/growing.rs"]
@@ -48,7 +52,9 @@ fn main() {
         "wild" => pointers::wild(),
         "seal" => seals::violate(rest),
         "growing" => growing::misuse(rest),
+        "coroutine" => coroutines::misuse(rest),
         "clean" => clean::allocators(),
+        "coroutines" => clean_coroutines::take_turns(),
         "pairs" => pairs::measure(),
         other => panic!("no such bug: {other}"),
     }

@@ -56,6 +56,7 @@ impl Ran {
 }
 
 /// What a report must say: kind, access, where and how far, state, and the functions of the three stacks (empty: none).
+#[derive(Clone, Copy)]
 struct Expected {
     kind: &'static str,
     access: &'static str,
@@ -247,15 +248,30 @@ fn the_overflow_of_a_growing_stack_is_described() {
 }
 
 #[test]
+fn errors_on_coroutines_are_reported() {
+    let stacks = ["victim_touches", "victim_allocates", ""];
+    let overrun = Expected { kind: "heap-buffer-overflow", access: "write", stacks, ..FAULT };
+    let stacks = ["victim_descends", "", ""];
+    let overflow = Expected { kind: "stack-overflow", access: "write", state: None, stacks, ..FAULT };
+    all([
+        ("coroutine overrun above".to_owned(), "", overrun),
+        ("coroutine overrun below".to_owned(), "", overrun),
+        ("coroutine overflow".to_owned(), "", overflow),
+    ]);
+}
+
+#[test]
 fn a_program_without_a_bug_is_left_alone() {
-    let ran = run("clean", "");
-    let stdout = String::from_utf8_lossy(&ran.output.stdout);
-    assert!(
-        ran.output.status.success() && ran.reports.is_empty() && stdout.contains("survived"),
-        "{}",
-        ran.complain("must live in silence".into())
-    );
-    println!("engine:{}", stdout.rsplit("survived").next().unwrap_or_default());
+    for program in ["clean", "coroutines"] {
+        let ran = run(program, "");
+        let stdout = String::from_utf8_lossy(&ran.output.stdout);
+        assert!(
+            ran.output.status.success() && ran.reports.is_empty() && stdout.contains("survived"),
+            "{}",
+            ran.complain("must live in silence".into())
+        );
+        println!("engine:{}", stdout.rsplit("survived").next().unwrap_or_default());
+    }
 }
 
 #[test]

@@ -6,6 +6,9 @@
 //! is to raise the alarm, at the guard below the end: under the debugger it is reported as a stack overflow with the
 //! stack's name. (Where memory is never overcommitted, the whole stack is charged at once.) On Windows the system grows it
 //! by its own one-shot guard page, as it grows the stacks of threads, and raises the alarm at the end.
+//!
+//! [`CallStack::run`] runs code to its end. With the feature `corosensei` a stack can be given to a coroutine of that crate,
+//! which is suspended and resumed (`coroutine.rs`).
 
 use core::any::Any;
 use core::mem::ManuallyDrop;
@@ -17,9 +20,9 @@ use crate::{Action, Host, MemoryError, Reservation, System};
 use fencepost_sys::{Range, Wish};
 
 /// The guard below a stack: wider than the frames that are not probed page by page (foreign code's).
-const GUARD: usize = 64 << 10;
+pub(super) const GUARD: usize = 64 << 10;
 /// The smallest stack.
-const LEAST: usize = 16 << 10;
+pub(super) const LEAST: usize = 16 << 10;
 
 /// A stack to run code on.
 ///

@@ -25,6 +25,8 @@ mod processor {
 #[cfg(target_os = "windows")]
 mod windows;
 #[cfg(target_os = "windows")]
+pub(crate) use windows::stack as switching;
+#[cfg(target_os = "windows")]
 pub use windows::{Host, is_in_this_object};
 
 #[cfg(not(any(target_os = "linux", target_os = "windows")))]

@@ -4,6 +4,7 @@
 //! error after the word `figure:`. A program that finds a bound broken or a content damaged panics.
 
 mod churn;
+mod coroutines;
 mod growing;
 mod guards_right;
 mod limits;
@@ -41,6 +42,7 @@ fn main() {
         Some("panics") => process::panics(),
         Some("api") => process::api(),
         Some("growing") => growing::allocators(),
+        Some("coroutines") => coroutines::take_turns(),
         Some("close-all") => guards_right::close_all_and_work(),
         Some("raw-clone") => guards_right::raw_clone(),
         Some("borrowed-memory") => guards_right::borrowed_memory(),

@@ -7,6 +7,7 @@
 
 mod bounds;
 mod calls;
+mod coroutines;
 mod frees;
 mod growing;
 mod leaks;
@@ -61,6 +62,7 @@ fn main() {
         "step" => steps::step(rest),
         "race" => races::race(rest),
         "growing" => growing::misuse(rest),
+        "coroutine" => coroutines::misuse(rest),
         "memcpy" => calls::memcpy_overrun(),
         "qsort" => calls::qsort_overrun(),
         "fork" => calls::fork_overrun(),

@@ -14,7 +14,7 @@ mod missing;
 mod modules;
 mod output;
 mod pages;
-mod stack;
+pub(crate) mod stack;
 mod stepping;
 pub(super) mod teb;
 mod text;

@@ -6,6 +6,8 @@
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use windows_sys::Win32::System::Memory::{MEM_COMMIT, PAGE_GUARD};
+
 use super::{memory, teb};
 use crate::Range;
 
@@ -39,9 +41,43 @@ struct Bounds {
 }
 
 fn bounds(stack: Range) -> Bounds {
-    let top = memory::query(stack.end().wrapping_sub(1));
-    let limit = top.map_or(stack.start, |part| part.BaseAddress.addr()).max(stack.start);
-    Bounds { limit, reserved: stack.start }
+    Bounds { limit: lowest_usable(stack), reserved: stack.start }
+}
+
+/// Where a stack's committed part begins. The system tells of an address how far what it lies in goes on upwards, never
+/// downwards, so this goes through the parts from the lowest: reserved, guard, committed.
+fn lowest_usable(stack: Range) -> usize {
+    let mut at = stack.start;
+    while let Some(part) = memory::query(at).filter(|_| at < stack.end()) {
+        if part.State == MEM_COMMIT && part.Protect & PAGE_GUARD == 0 {
+            return at;
+        }
+        let end = part.BaseAddress.addr().saturating_add(part.RegionSize);
+        if end <= at {
+            break;
+        }
+        at = end;
+    }
+    stack.start
+}
+
+/// What the thread's block must say while code runs on a stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    /// `StackBase`.
+    pub base: usize,
+    /// `StackLimit`.
+    pub limit: usize,
+    /// `DeallocationStack`.
+    pub reserved: usize,
+    /// `GuaranteedStackBytes`: what this thread keeps for the handler of an overflow, on whatever stack it is.
+    pub guaranteed: usize,
+}
+
+/// What the thread's block must say while code runs on this stack, which [`crate::Pages::prepare_stack`] has prepared.
+pub fn fields(stack: Range) -> Fields {
+    let guaranteed = teb::read(teb::STACK_GUARANTEED);
+    Fields { base: stack.end(), limit: lowest_usable(stack), reserved: stack.start, guaranteed }
 }
 
 /// Goes back to the running [`call`], which says false.

@@ -16,6 +16,8 @@ const PROCESS_BLOCK: usize = 0x60;
 const LAST_ERROR: usize = 0x68;
 /// `DeallocationStack`: the lowest reserved address of the stack.
 pub(in crate::os) const STACK_RESERVED: usize = 0x1478;
+/// `GuaranteedStackBytes`.
+pub(super) const STACK_GUARANTEED: usize = 0x1748;
 /// `TlsSlots`: the first 64 thread-local words.
 const TLS_SLOTS: usize = 0x1480;
 /// How many there are.
