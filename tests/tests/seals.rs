@@ -12,6 +12,17 @@ fn sealer_is_named(ran: &Ran) -> Vec<String> {
     }
 }
 
+/// The byte before the write of `victim_touches`, and the one after; "" for not known.
+fn bytes_are_shown(ran: &Ran, new: &str) -> Vec<String> {
+    let after = if new.is_empty() { serde_json::Value::Null } else { new.into() };
+    let shown = |report: &serde_json::Value| report["seal"]["old"] == "21" && report["seal"]["new"] == after;
+    if ran.reports.iter().all(shown) {
+        vec![]
+    } else {
+        ran.complain(vec![format!("the bytes must be 21 before, and after {after}")])
+    }
+}
+
 #[test]
 fn writing_to_a_sealed_block() {
     everywhere(&["right", "left"], |_, options| {
@@ -25,6 +36,24 @@ fn writing_to_a_sealed_block() {
         };
         let mut wrong = expected.verify(&ran);
         wrong.extend(sealer_is_named(&ran));
+        wrong.extend(bytes_are_shown(&ran, "5a"));
+        wrong
+    });
+}
+
+#[test]
+fn where_no_instruction_runs_by_itself_a_violation_does_not_know_what_it_would_have_written() {
+    everywhere(&["right"], |_, options| {
+        let ran = victim("seal block").options(options).environment("FENCEPOST_DENY", "steps").run();
+        let expected = Expected {
+            kind: "seal-violation",
+            access: "write",
+            beside: Some(("inside", 7)),
+            block: Some((100, 4)),
+            ..Expected::FAULT
+        };
+        let mut wrong = expected.verify(&ran);
+        wrong.extend(bytes_are_shown(&ran, ""));
         wrong
     });
 }
@@ -45,6 +74,7 @@ fn writing_to_sealed_memory_that_the_heap_does_not_own() {
             };
             wrong.extend(expected.verify(&ran));
             wrong.extend(sealer_is_named(&ran));
+            wrong.extend(bytes_are_shown(&ran, "5a"));
         }
         wrong
     });

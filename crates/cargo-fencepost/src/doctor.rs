@@ -62,7 +62,9 @@ fn engines() -> Result<(Vec<Finding>, bool), Failure> {
     let (Some(library), Some(program)) = (library, program) else { return Ok((offers(), true)) };
     let words = KEYS.iter().find(|spec| spec.name == "engine").map(|spec| spec.words).unwrap_or_default();
     let (mut findings, mut works) = (Vec::new(), false);
-    for word in words {
+    // Engine commit is for systems that count pages when they are asked for.
+    let is_here = |word: &&&str| **word != "commit" || Host::new().offers().commits_pages;
+    for word in words.iter().filter(is_here) {
         let plan = Plan {
             options: format!("engine={word}"),
             preload: Some(library.clone()),
@@ -96,6 +98,7 @@ fn engine_label(word: &str) -> &'static str {
         "move" => "engine move",
         "marker" => "engine marker",
         "mprotect" => "engine mprotect",
+        "commit" => "engine commit",
         _ => "engine",
     }
 }

@@ -249,9 +249,7 @@ impl<P: Platform> Guard<P> {
     /// follows: threads that have one to make wait here for the end of the process.
     #[cold]
     pub(crate) fn report_once(&self, setup: &Setup, case: &Case, frames: &Frames<'_>, goes_on: bool) -> bool {
-        let thread = self.platform.thread_id();
-        if self.reporter.owner.load(Ordering::Relaxed) == thread {
-            // The reporter itself freed something wrongly: that is no error of the program.
+        if self.is_reporting() {
             return false;
         }
         if self.note_expected(case) {
@@ -271,7 +269,7 @@ impl<P: Platform> Guard<P> {
         walk: &Walk,
         goes_on: bool,
     ) -> bool {
-        if self.reporter.owner.load(Ordering::Relaxed) == self.platform.thread_id() {
+        if self.is_reporting() {
             return false;
         }
         if self.note_expected(case) {
@@ -279,6 +277,14 @@ impl<P: Platform> Guard<P> {
         }
         self.report_locked(setup, case, frames, Some(walk), goes_on);
         true
+    }
+
+    /// Whether an error of this thread is not the program's, but the reporter's own (it freed something wrongly), or
+    /// comes after the deadly one, whose lock is never given back.
+    fn is_reporting(&self) -> bool {
+        let thread = self.platform.thread_id();
+        self.reporter.owner.load(Ordering::Relaxed) == thread
+            || self.reporter.dying.load(Ordering::Relaxed) == thread
     }
 
     fn report_locked(

@@ -291,8 +291,7 @@ impl<P: Platform> Guard<P> {
             stepping.rounds.store(rounds, Ordering::Relaxed);
             // On pages that were closed on purpose each round is looked at.
             if stepping.pages_open().any(|(_, closing)| closing == Closing::Sealed) {
-                self.end_step(setup);
-                return AfterStep::Done;
+                return self.end_step(setup);
             }
             if rounds < ROUNDS_MAX {
                 stepping.turn.renew(rounds);
@@ -300,8 +299,7 @@ impl<P: Platform> Guard<P> {
             }
             self.leave_open(setup);
         }
-        self.end_step(setup);
-        AfterStep::Done
+        self.end_step(setup)
     }
 
     /// A repeated instruction took too long: its pages stay open.
@@ -325,18 +323,30 @@ impl<P: Platform> Guard<P> {
         }
     }
 
-    fn end_step(&self, setup: &Setup) {
+    fn end_step(&self, setup: &Setup) -> AfterStep {
         // SAFETY: this thread has the turn.
         let mut pending = unsafe { (*self.stepping.pending.get()).take() };
         if let Some(pending) = &mut pending {
-            self.note_result(pending);
+            self.note_result(setup, pending);
         }
         self.close_all(setup);
         self.stepping.pc.store(0, Ordering::Relaxed);
         self.stepping.turn.give_back();
-        if let Some(pending) = &pending {
-            self.report_result(setup, pending);
+        match pending {
+            // It dies at the instruction itself, which the pages stop again.
+            Some(pending) if self.report_result(setup, &pending) => AfterStep::Back,
+            _ => AfterStep::Done,
         }
+    }
+
+    /// Opens the pages of the running step to ordinary writes of this thread, which a handler's may need.
+    pub(crate) fn open_to_all(&self, setup: &Setup) -> VmResult {
+        for (start, _) in self.stepping.pages_open() {
+            let page = Range { start, len: setup.geometry().page() };
+            // SAFETY: the page was opened by the step that ends here, and is closed as it ends.
+            unsafe { self.platform.close_after_step(page, Protection::ReadWrite) }?;
+        }
+        Ok(())
     }
 
     fn close_all(&self, setup: &Setup) {

@@ -41,6 +41,8 @@ pub enum AfterStep {
     Again,
     /// The program goes on as it was.
     Done,
+    /// The registers are again as they were before the instruction, which so raises its fault once more.
+    Back,
 }
 
 /// Asked after an instruction that was run by itself, with the address of the next.

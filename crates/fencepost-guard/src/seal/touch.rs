@@ -32,6 +32,8 @@ struct Report {
     case: Case,
     fault: Fault,
     walk: Walk,
+    /// Whether the process ends with it.
+    is_deadly: bool,
 }
 
 impl Pending {
@@ -69,10 +71,14 @@ impl<P: Platform> Guard<P> {
         if let Some(seal) = violated {
             let case = self.closed_case(setup, ErrorKind::SealViolation, fault, touched, seal);
             self.count_hit(&seal);
-            if self.on_error(setup) != OnError::Continue {
+            if self.on_error(setup) == OnError::Continue {
+                pending.report = self.report_later(fault, case);
+            } else if self.platform.ready_to_step(self.hooks.on_step) == Steps::Impossible {
                 return Some(self.ours(setup, fault, address, case));
+            } else {
+                let walk = self.walk(&Frames::Fault(fault));
+                pending.report = Some(Report { case, fault: *fault, walk, is_deadly: true });
             }
-            pending.report = self.report_later(fault, case);
         }
         if let Some(wire) = tripped
             && self.fire(&wire)
@@ -149,7 +155,7 @@ impl<P: Platform> Guard<P> {
         if !self.is_expecting() && self.reporter.is_site_full(crate::step::site_of(&case, fault.pc)) {
             return None;
         }
-        Some(Report { case, fault: *fault, walk: self.walk(&Frames::Fault(fault)) })
+        Some(Report { case, fault: *fault, walk: self.walk(&Frames::Fault(fault)), is_deadly: false })
     }
 
     /// Lets the instruction run, and says afterwards what there is to say.
@@ -168,36 +174,47 @@ impl<P: Platform> Guard<P> {
         if verdict == Verdict::Step {
             // SAFETY: this thread has the turn now.
             unsafe { self.stepping.wait_with(pending) };
-        } else {
-            self.say(setup, pending);
+            return verdict;
         }
-        verdict
+        if self.say(setup, pending) { Verdict::Die } else { verdict }
     }
 
-    /// Looks at what an instruction has left, and notes it for its watch. With the turn.
-    pub(crate) fn note_result(&self, pending: &mut Pending) {
+    /// Looks at what an instruction has left, and notes it for its watch. With the turn, and the pages still open. What
+    /// a deadly write has changed is changed back: while the report is written other threads still run.
+    pub(crate) fn note_result(&self, setup: &Setup, pending: &mut Pending) {
         let new = self.bytes_of(pending.touched);
         if let Some(entry) = &mut pending.entry {
             entry.new = new;
             // SAFETY: the caller has the turn.
             unsafe { self.log.push(entry) };
         }
-        if let Some(Report { case, .. }) = &mut pending.report
-            && let Some(seal) = case.seal.as_mut().filter(|seal| !seal.old.is_empty())
-        {
-            seal.new = new;
+        let Some(Report { case, is_deadly, .. }) = &mut pending.report else { return };
+        let Some(seal) = case.seal.as_mut().filter(|seal| !seal.old.is_empty()) else { return };
+        seal.new = new;
+        if *is_deadly && self.open_to_all(setup).is_ok() {
+            for (at, byte) in (pending.touched.start..).zip(seal.old.as_slice()) {
+                // SAFETY: the instruction has just written there, in pages that this step keeps open.
+                unsafe { core::ptr::with_exposed_provenance_mut::<u8>(at).write_volatile(*byte) };
+            }
         }
     }
 
-    /// Writes the report of an instruction that has run.
-    pub(crate) fn report_result(&self, setup: &Setup, pending: &Pending) {
-        if let Some(Report { case, fault, walk }) = &pending.report {
-            self.report_walked(setup, case, &Frames::Fault(fault), walk, true);
+    /// Writes the report of an instruction that has run; whether the process ends with it.
+    pub(crate) fn report_result(&self, setup: &Setup, pending: &Pending) -> bool {
+        let Some(Report { case, fault, walk, is_deadly }) = &pending.report else { return false };
+        self.report_walked(setup, case, &Frames::Fault(fault), walk, !is_deadly);
+        if *is_deadly {
+            if setup.options.on_error == OnError::Exit {
+                self.leave_process(setup);
+            }
+            self.write_summary_line(setup);
         }
+        *is_deadly
     }
 
-    /// Says what there is to say where no step can be had: without what the instruction leaves.
-    fn say(&self, setup: &Setup, pending: Pending) {
+    /// Says what there is to say where no step can be had: without what the instruction leaves. Whether the process
+    /// ends with it.
+    fn say(&self, setup: &Setup, pending: Pending) -> bool {
         if let Some(entry) = &pending.entry
             && self.stepping.turn().take_for_change(&self.platform)
         {
@@ -205,7 +222,7 @@ impl<P: Platform> Guard<P> {
             unsafe { self.log.push(entry) };
             self.stepping.turn().give_back();
         }
-        self.report_result(setup, &pending);
+        self.report_result(setup, &pending)
     }
 
     /// This thread and a stack that was walked, as the log keeps them. No stack where the program interrupted the

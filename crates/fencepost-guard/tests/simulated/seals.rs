@@ -3,7 +3,7 @@
 use fencepost_guard::{Purpose, SealFailure};
 use fencepost_record::{AccessType, ErrorKind, Note, Where};
 use fencepost_sys::sim::SimOptions;
-use fencepost_sys::{AfterStep, Fault, Memory, Range, Verdict, VmError};
+use fencepost_sys::{AfterStep, Fault, Memory, Range, Steps, Verdict, VmError};
 
 use crate::world::{PAGE, World, at, fault, layout, peek, poke, stack};
 
@@ -139,6 +139,28 @@ fn a_violation_ends_the_process_unless_it_goes_on() {
     let ticket = world.guard.seal_block(Purpose::Seal, address, 8, 0).expect("sealed");
     assert_eq!(world.raise(&fault(address + 8, AccessType::Write)), Verdict::Step, "beside it: in silence");
     assert!(world.lines().is_empty());
+    poke(address + 7, 1);
+    let write = fault(address + 7, AccessType::Write);
+    assert_eq!(world.begin(&write), Verdict::Step);
+    poke(address + 7, 2);
+    assert_eq!(world.sim().step_ends(write.pc + 3), Some(AfterStep::Back));
+    assert!(world.sim().open_for_steps().is_empty() && world.sim().would_trap_write(address));
+    assert_eq!(peek(address + 7), 1, "what it wrote is taken back");
+    assert_eq!(world.begin(&write), Verdict::Die, "at the instruction itself");
+    let lines = world.lines();
+    let reports: Vec<_> = lines.iter().filter(|line| line.contains("\"kind\":")).collect();
+    assert_eq!(reports.len(), 1, "{lines:#?}");
+    for part in ["\"kind\":\"seal-violation\"", "\"old\":\"01\"", "\"new\":\"02\""] {
+        assert!(reports[0].contains(part), "{part} in {}", reports[0]);
+    }
+    world.guard.unseal(ticket, || ());
+}
+
+#[test]
+fn a_violation_ends_the_process_also_where_no_instruction_runs_by_itself() {
+    let world = World::on(SimOptions { steps: Steps::Impossible, ..SimOptions::new() }, "on_error=abort");
+    let address = world.block(24, 8);
+    let ticket = world.guard.seal_block(Purpose::Seal, address, 8, 0).expect("sealed");
     assert_eq!(world.raise(&fault(address + 7, AccessType::Write)), Verdict::Die);
     assert!(
         world.lines()[0].contains("\"kind\":\"seal-violation\"") && world.lines()[0].contains("\"new\":null")

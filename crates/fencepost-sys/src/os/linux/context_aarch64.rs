@@ -154,6 +154,21 @@ pub(super) unsafe fn instruction(context: *const libc::ucontext_t) -> usize {
     unsafe { (*context).uc_mcontext.pc as usize }
 }
 
+/// Nothing is kept: no step is ever taken back here.
+pub(super) type General = ();
+
+/// Nothing: as [`set_stepping`].
+///
+/// # Safety
+/// None; as on the other processors.
+pub(super) unsafe fn registers(_context: *const libc::ucontext_t) -> General {}
+
+/// Nothing: as [`set_stepping`].
+///
+/// # Safety
+/// None; as on the other processors.
+pub(super) unsafe fn set_registers(_context: *mut libc::ucontext_t, _values: &General) {}
+
 /// Nothing: a program cannot have this processor trap after each instruction.
 ///
 /// # Safety

@@ -242,6 +242,33 @@ pub(super) unsafe fn instruction(context: *const libc::ucontext_t) -> usize {
     registers.get(libc::REG_RIP as usize).map_or(0, |pc| *pc as usize)
 }
 
+/// The general registers, the instruction pointer and the flags.
+pub(super) type General = [libc::greg_t; 18];
+
+/// The registers with which the context returns.
+///
+/// # Safety
+/// `context` must be valid.
+pub(super) unsafe fn registers(context: *const libc::ucontext_t) -> General {
+    // SAFETY: the caller's promise.
+    let all = unsafe { &(*context).uc_mcontext.gregs };
+    NAMES.map(|(_, number)| all.get(number as usize).copied().unwrap_or(0))
+}
+
+/// Has the context return with other registers.
+///
+/// # Safety
+/// `context` must be valid, and `values` from [`registers`] on the same thread, at an instruction that can still run.
+pub(super) unsafe fn set_registers(context: *mut libc::ucontext_t, values: &General) {
+    // SAFETY: the caller's promise.
+    let all = unsafe { &mut (*context).uc_mcontext.gregs };
+    for ((_, number), value) in NAMES.iter().zip(values) {
+        if let Some(register) = all.get_mut(*number as usize) {
+            *register = *value;
+        }
+    }
+}
+
 /// Has the processor trap after each instruction from the one to which the context returns, or no longer; and opens
 /// or closes a protection key to it.
 ///

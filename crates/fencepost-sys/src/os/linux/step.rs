@@ -19,10 +19,17 @@ use super::{Host, context, keys, signals};
 use crate::{AfterStep, OnStep, Protection, Range, Stepping, Steps, Threads, VmResult};
 
 thread_local! {
-    /// While this thread runs an instruction by itself: the signal mask that it had.
-    static ARMED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// While this thread runs an instruction by itself: what it had before.
+    static ARMED: Cell<Option<Before>> = const { Cell::new(None) };
     /// Whether this thread tries out whether a step traps.
     static TRYING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A thread as it was when its step began.
+#[derive(Clone, Copy)]
+struct Before {
+    mask: u64,
+    registers: context::General,
 }
 
 /// The runtime's function, as an address; 0 before there is one.
@@ -87,7 +94,8 @@ pub(super) fn arm(delivery: &Delivery) {
     // SAFETY: the kernel hands a handler a valid context.
     unsafe {
         if ARMED.get().is_none() {
-            ARMED.set(Some(context::mask(delivery.context)));
+            let (mask, registers) = (context::mask(delivery.context), context::registers(delivery.context));
+            ARMED.set(Some(Before { mask, registers }));
         }
         // SIGTRAP is raised: held back, it would end the process.
         context::set_mask(delivery.context, !signals::synchronous_bits());
@@ -97,10 +105,10 @@ pub(super) fn arm(delivery: &Delivery) {
 
 /// Makes the context to which a handler returns as it was before [`arm`], if that was.
 pub(super) fn disarm(delivery: &Delivery) {
-    if let Some(mask) = ARMED.take() {
+    if let Some(before) = ARMED.take() {
         // SAFETY: the kernel hands a handler a valid context.
         unsafe {
-            context::set_mask(delivery.context, mask);
+            context::set_mask(delivery.context, before.mask);
             context::set_stepping(delivery.context, false, keys::key());
         }
     }
@@ -123,6 +131,14 @@ pub(super) fn on_trap(delivery: &Delivery) -> bool {
     match ask_runtime(next) {
         AfterStep::Again => arm(delivery),
         AfterStep::Done => disarm(delivery),
+        AfterStep::Back => {
+            let before = ARMED.get();
+            disarm(delivery);
+            if let Some(before) = before {
+                // SAFETY: as above. The flags among them are from before the step.
+                unsafe { context::set_registers(delivery.context, &before.registers) };
+            }
+        }
     }
     true
 }
