@@ -33,6 +33,8 @@ pub use names::{CodePlace, Names};
 pub use os::program;
 #[cfg(any(test, feature = "sim"))]
 pub use os::sim;
+#[cfg(target_os = "macos")]
+pub use os::{ErrorNumber, LibcHeap};
 #[cfg(target_os = "linux")]
 pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_library};
 pub use os::{Host, is_in_this_object};

@@ -5,6 +5,8 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
@@ -12,6 +14,9 @@ pub mod sim;
 pub use linux::program;
 #[cfg(target_os = "linux")]
 pub use linux::{ErrorNumber, Host, LibcHeap, Next, bound, is_in_library, is_in_this_object};
+
+#[cfg(target_os = "macos")]
+pub use macos::{ErrorNumber, Host, LibcHeap, is_in_this_object};
 
 /// The decoder is about a processor and not about a system: it stands with the system that had it first, and what needs
 /// it here stands beside it.
@@ -29,7 +34,7 @@ pub(crate) use windows::stack as switching;
 #[cfg(target_os = "windows")]
 pub use windows::{Host, is_in_this_object};
 
-#[cfg(not(any(target_os = "linux", target_os = "windows")))]
+#[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "windows")))]
 compile_error!(
     "fencepost-sys has no backend for this operating system; docs/platforms.md says what one must give"
 );

@@ -1,14 +1,12 @@
 //! What aarch64 tells about a fault, and going back to another one.
 //!
-//! Sources: Arm Architecture Reference Manual for A-profile, "ESR_EL1" (exception class and write bit), and
-//! `arch/arm64/include/uapi/asm/sigcontext.h` of the kernel: behind the registers there is a list of records, each
+//! Source: `arch/arm64/include/uapi/asm/sigcontext.h` of the kernel: behind the registers there is a list of records, each
 //! with a magic number and its size, one of which holds the syndrome.
 
 use fencepost_record::{AccessType, Registers};
 
 use super::chain::Delivery;
-use super::decode_aarch64::{Decoded, decode};
-use super::read::read_checked;
+use super::fault_aarch64::describe;
 use crate::Fault;
 
 /// The ABI leaves nothing below the stack pointer to functions; some compilers use this much all the same.
@@ -53,42 +51,11 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     if fault.sent {
         return fault;
     }
-    // SAFETY: of these signals, when not sent, siginfo has an address.
-    let address = unsafe { info.si_addr() }.addr();
-    fault.address = Some(address);
-    // SAFETY: the kernel hands a handler a valid context, records included.
-    let syndrome = unsafe { syndrome(delivery.context) };
-    let decoded = decode_at(fault.pc);
-    fault.access = access(fault.pc == address, syndrome, decoded);
-    if matches!(fault.access, AccessType::Read | AccessType::Write) {
-        fault.size = decoded.map(|decoded| decoded.size);
-    }
+    // SAFETY: of these signals, when not sent, siginfo has an address; the kernel hands a handler a valid context, records
+    // included.
+    let (address, syndrome) = unsafe { (info.si_addr().addr(), syndrome(delivery.context)) };
+    describe(&mut fault, address, syndrome);
     fault
-}
-
-fn access(at_pc: bool, syndrome: Option<u64>, decoded: Option<Decoded>) -> AccessType {
-    const INSTRUCTION_ABORTS: [u64; 2] = [0x20, 0x21];
-    const DATA_ABORTS: [u64; 2] = [0x24, 0x25];
-    const WRITE_NOT_READ: u64 = 1 << 6;
-    let class = syndrome.map(|syndrome| (syndrome >> 26) & 0x3f);
-    match (class, syndrome, decoded) {
-        (Some(class), ..) if INSTRUCTION_ABORTS.contains(&class) => AccessType::Execute,
-        (Some(class), Some(syndrome), _) if DATA_ABORTS.contains(&class) => {
-            if syndrome & WRITE_NOT_READ != 0 { AccessType::Write } else { AccessType::Read }
-        }
-        _ if at_pc => AccessType::Execute,
-        (.., Some(decoded)) if decoded.write => AccessType::Write,
-        (.., Some(_)) => AccessType::Read,
-        _ => AccessType::None,
-    }
-}
-
-fn decode_at(pc: usize) -> Option<Decoded> {
-    let mut code = [0u8; 4];
-    if read_checked(pc, &mut code) != code.len() {
-        return None;
-    }
-    decode(u32::from_le_bytes(code))
 }
 
 /// The syndrome register at the fault, if the kernel recorded it.

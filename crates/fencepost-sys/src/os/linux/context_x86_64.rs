@@ -1,26 +1,16 @@
 //! What x86_64 tells about a fault, and going back to another one.
 //!
-//! Sources: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3, "Interrupt 14: page-fault
-//! exception" (error code), and `arch/x86/include/uapi/asm/sigcontext.h` of the kernel.
+//! Source: `arch/x86/include/uapi/asm/sigcontext.h` of the kernel.
 
 use fencepost_record::{AccessType, Registers};
 
 use super::chain::Delivery;
-use super::decode_x86_64::{Decoded, Operand, State, decode};
-use super::read::read_checked;
+use super::fault_x86_64::{Raised, describe};
 use super::{keys, xstate};
 use crate::Fault;
 
 /// Bytes below the stack pointer that a function may use without moving it.
 pub(super) const RED_ZONE: usize = 128;
-
-const PAGE_FAULT: i64 = 14;
-const GENERAL_PROTECTION: i64 = 13;
-const STACK_FAULT: i64 = 12;
-const ERROR_WRITE: i64 = 1 << 1;
-const ERROR_FETCH: i64 = 1 << 4;
-/// The longest instruction.
-const INSTRUCTION_MAX: usize = 15;
 
 /// `si_code` of a fault that a protection key forbade (`asm-generic/siginfo.h`).
 const SEGV_PKUERR: i32 = 4;
@@ -102,97 +92,15 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     }
     // SAFETY: of a page fault that a key forbade, siginfo has the key.
     fault.held = info.si_code == SEGV_PKUERR && keys::is_ours(unsafe { key_of(info) });
-    let decoded = decode_at(fault.pc, NUMBERED.map(|number| value(number) as u64));
-    match value(libc::REG_TRAPNO) {
-        PAGE_FAULT => {
-            let error = value(libc::REG_ERR);
-            // SAFETY: of these signals, when not sent, siginfo has an address.
-            page_fault(&mut fault, unsafe { info.si_addr() }.addr(), error, decoded.as_ref());
-        }
-        GENERAL_PROTECTION | STACK_FAULT => protection_fault(&mut fault, decoded.as_ref()),
-        // SAFETY: as above.
-        _ => fault.address = Some(unsafe { info.si_addr() }.addr()),
-    }
-    fault
-}
-
-fn decode_at(pc: usize, general: [u64; 16]) -> Option<Decoded> {
-    let mut code = [0u8; INSTRUCTION_MAX];
-    let len = read_checked(pc, &mut code);
-    decode(code.get(..len)?, &State { general, pc: pc as u64 })
-}
-
-/// The processor told the address and the access; the size is the instruction's, if one of its operands covers the
-/// address.
-fn page_fault(fault: &mut Fault, address: usize, error: i64, decoded: Option<&Decoded>) {
-    fault.address = Some(address);
-    fault.access = if error & ERROR_FETCH != 0 {
-        AccessType::Execute
-    } else if error & ERROR_WRITE != 0 {
-        AccessType::Write
-    } else {
-        AccessType::Read
+    let access = Raised {
+        // SAFETY: of these signals, when not sent, siginfo has an address.
+        address: unsafe { info.si_addr() }.addr(),
+        trap: value(libc::REG_TRAPNO),
+        error: value(libc::REG_ERR),
+        general: NUMBERED.map(|number| value(number) as u64),
     };
-    if fault.access == AccessType::Execute {
-        return;
-    }
-    let covers =
-        |operand: &&Operand| (address as u64).wrapping_sub(operand.address) < u64::from(operand.size);
-    let writes = fault.access == AccessType::Write;
-    let of_this_kind = |operand: &&Operand| operand.write == writes || operand.read != writes;
-    let operand = decoded.and_then(|d| d.operands().filter(covers).find(of_this_kind));
-    fault.size = operand.map(|operand| operand.size);
-    fault.start = operand.map(|operand| operand.address as usize).filter(|start| *start != address);
-}
-
-/// The processor tells nothing but that something was not allowed. Where it is that exactly one of the instruction's
-/// addresses is not canonical, that was it.
-fn protection_fault(fault: &mut Fault, decoded: Option<&Decoded>) {
-    // Some processors take the jump first and then fault at its target.
-    if !is_canonical(fault.pc as u64) {
-        fault.address = Some(fault.pc);
-        fault.access = AccessType::Execute;
-        return;
-    }
-    let Some(decoded) = decoded else { return };
-    let last = |operand: &Operand| operand.address.wrapping_add(u64::from(operand.size.saturating_sub(1)));
-    let wrong = |operand: &&Operand| !is_canonical(operand.address) || !is_canonical(last(operand));
-    let mut found = decoded.operands().filter(wrong);
-    match (found.next(), found.next()) {
-        (Some(operand), None) => {
-            fault.address = Some(operand.address as usize);
-            fault.access = if operand.write { AccessType::Write } else { AccessType::Read };
-            fault.size = Some(operand.size);
-            fault.decoded = true;
-        }
-        (None, None) => {
-            if let Some(target) = decoded.target.and_then(target_address).filter(|at| !is_canonical(*at)) {
-                fault.address = Some(target as usize);
-                fault.access = AccessType::Execute;
-                fault.decoded = true;
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Where a jump, call or return goes.
-fn target_address(target: super::decode_x86_64::Target) -> Option<u64> {
-    use super::decode_x86_64::Target;
-    match target {
-        Target::Address(address) => Some(address),
-        Target::StoredAt(place) => {
-            let mut bytes = [0u8; 8];
-            (read_checked(place as usize, &mut bytes) == 8).then(|| u64::from_le_bytes(bytes))
-        }
-    }
-}
-
-/// Whether the upper bits repeat bit 47; with five-level paging and a program that asked for it, bit 56, but then
-/// the processor would not have refused the address and we would not ask.
-fn is_canonical(address: u64) -> bool {
-    let upper = (address as i64) >> 47;
-    upper == 0 || upper == -1
+    describe(&mut fault, &access);
+    fault
 }
 
 /// The interrupted stack pointer.

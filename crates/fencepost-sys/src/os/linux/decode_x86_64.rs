@@ -8,7 +8,9 @@
 //! Pure functions of bytes and registers. Source: Intel 64 and IA-32 Architectures Software Developer's Manual,
 //! volume 2, chapter 2 (formats) and appendix A (opcode maps).
 
+#[path = "decode_x86_64/forms.rs"]
 mod forms;
+#[path = "decode_x86_64/opening.rs"]
 mod opening;
 
 use forms::{Form, Map};
@@ -260,4 +262,5 @@ fn pop_to_memory(
 }
 
 #[cfg(test)]
+#[path = "decode_x86_64/tests.rs"]
 mod tests;

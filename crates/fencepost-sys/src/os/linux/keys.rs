@@ -41,6 +41,7 @@ pub(super) fn key() -> Option<i32> {
 }
 
 /// Whether a key is the one that was taken here.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn is_ours(key: i32) -> bool {
     key > 0 && KEY.load(Ordering::Acquire) == key
 }

@@ -23,6 +23,9 @@ pub(super) const MADV_GUARD_REMOVE: i32 = 103;
 const BATCH: usize = 64;
 /// How often a call that was interrupted is made again before its error is believed.
 const TRIES: u32 = 32;
+/// The longest reservation that an emulator is asked for. It keeps some ten bytes for each page that is reserved, so that
+/// terabytes would be the end of the machine.
+const EMULATED_RESERVES: usize = 16 << 30;
 
 impl Memory for Host {
     fn page_size(&self) -> usize {
@@ -43,6 +46,9 @@ impl Memory for Host {
 
     fn reserve(&self, len: usize, align: usize) -> VmResult<usize> {
         let page = probe::page_size();
+        if probe::emulated() && len > EMULATED_RESERVES {
+            return Err(VmError::OutOfMemory);
+        }
         if align <= page {
             return map(0, len, libc::PROT_NONE, 0);
         }

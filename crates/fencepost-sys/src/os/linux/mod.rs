@@ -20,6 +20,7 @@
 //! | `tables` | the loader did not tell where unwind tables are: stacks are walked by the language's own unwinder |
 //! | `mremap` | pages could not be moved by it |
 
+#[path = "../unix/chain.rs"]
 mod chain;
 mod code;
 #[cfg(target_arch = "aarch64")]
@@ -32,8 +33,16 @@ mod context;
 mod decode_aarch64;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod decode_x86_64;
+#[path = "../unix/emergency.rs"]
 mod emergency;
 mod environment;
+#[cfg(any(test, target_arch = "aarch64"))]
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "its decision is tested everywhere"))]
+#[path = "../unix/fault_aarch64.rs"]
+mod fault_aarch64;
+#[cfg(target_arch = "x86_64")]
+#[path = "../unix/fault_x86_64.rs"]
+mod fault_x86_64;
 mod keys;
 mod limits;
 mod mappings;
@@ -48,7 +57,10 @@ pub mod program;
 mod raw;
 mod read;
 mod refusal;
+mod signal_calls;
+#[path = "../unix/signals.rs"]
 mod signals;
+#[path = "../unix/stack.rs"]
 mod stack;
 mod step;
 mod symbols;

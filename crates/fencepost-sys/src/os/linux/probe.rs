@@ -33,6 +33,8 @@ pub(super) enum Feature {
 static DENIED: AtomicU32 = AtomicU32::new(0);
 static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
 static MARKERS: AtomicBool = AtomicBool::new(false);
+/// Whether advice that no kernel knows is answered as if it had been taken: an emulator of programs does that.
+static EMULATED: AtomicBool = AtomicBool::new(false);
 /// What was proved of missing pages: the number of the [`MissingOffer`].
 static MISSING: AtomicU8 = AtomicU8::new(0);
 /// The descriptor number that means "this process" to a vectored call; 0 while there is none.
@@ -41,6 +43,9 @@ static VECTORED: AtomicIsize = AtomicIsize::new(0);
 /// `PIDFD_SELF_THREAD_GROUP` and `PIDFD_SELF_THREAD` of `linux/pidfd.h`: this process, without a descriptor that a
 /// fork would leave pointing at the parent.
 const SELVES: [isize; 2] = [-10001, -10000];
+
+/// Advice of a number that no kernel gives a meaning to.
+const UNKNOWN_ADVICE: i32 = 0x4ff;
 
 /// Whether a test wants a feature to be treated as missing.
 pub(super) fn denied(feature: Feature) -> bool {
@@ -65,6 +70,11 @@ pub(super) fn page_size() -> usize {
 /// Whether guard markers were seen to trap.
 pub(super) fn markers() -> bool {
     MARKERS.load(Ordering::Relaxed)
+}
+
+/// Whether an emulator of programs stands between us and the kernel (qemu-user).
+pub(super) fn emulated() -> bool {
+    EMULATED.load(Ordering::Relaxed)
 }
 
 /// The descriptor to give to a vectored call, if such calls were seen to work.
@@ -96,6 +106,7 @@ pub(super) fn probe() {
     let Some(len) = page.checked_mul(4) else { return };
     let Ok(base) = map(0, len, libc::PROT_READ | libc::PROT_WRITE, 0) else { return };
     let page_at = |index: usize| Range { start: base.wrapping_add(index.wrapping_mul(page)), len: page };
+    EMULATED.store(advise(page_at(0), UNKNOWN_ADVICE).is_ok(), Ordering::Relaxed);
     if !denied(Feature::Markers) && prove_markers(page_at(1), page_at(2)).unwrap_or(false) {
         MARKERS.store(true, Ordering::Relaxed);
         let proven = |own: &isize| prove_vectored(*own, &[page_at(1), page_at(3)]).unwrap_or(false);

@@ -39,12 +39,7 @@ pub unsafe fn replace_action(signal: i32, new: Option<&SignalAction>, old: *mut 
     }
     let former = former_of(signal)?;
     if let Some(new) = new {
-        let action = Action {
-            handler: new.sa_sigaction,
-            flags: new.sa_flags as usize,
-            restorer: 0,
-            mask: first_word(&new.sa_mask),
-        };
+        let action = Action::new(new.sa_sigaction, new.sa_flags as usize, first_word(&new.sa_mask));
         put_behind(signal, action)?;
     }
     if !old.is_null() {

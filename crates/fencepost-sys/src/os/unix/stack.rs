@@ -5,9 +5,8 @@ use core::cell::Cell;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::memory::MADV_GUARD_INSTALL;
-use super::raw::{map, syscall, unmap};
-use super::{chain, memory, probe};
+use super::signal_calls::{alternate_stack, stack_above_a_guard};
+use super::{chain, probe, raw};
 use crate::{Range, VmResult};
 
 /// Usable bytes of an alternate stack of ours: room to walk stacks, write a report and resolve names. Only what is
@@ -55,19 +54,10 @@ pub(super) fn drop_stack(stack: Range) {
     free(stack);
 }
 
-/// A new stack above a page that traps: by a marker where there are such, so that the stacks of many threads share
-/// one mapping, else by protection.
+/// A new stack above a page that traps.
 pub(super) fn create() -> VmResult<Range> {
     let page = probe::page_size();
-    let whole = STACK_LEN.saturating_add(page);
-    let start = map(0, whole, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_STACK)?;
-    let guard = Range { start, len: page };
-    let marked = probe::markers() && memory::advise(guard, MADV_GUARD_INSTALL).is_ok();
-    if !marked {
-        // SAFETY: the page was mapped above and nothing refers to it. Without it an overflow would go unseen, but
-        // there is still a stack.
-        let _ = unsafe { syscall!(libc::SYS_mprotect, start, page, libc::PROT_NONE) };
-    }
+    let start = stack_above_a_guard(STACK_LEN.saturating_add(page))?;
     Ok(Range { start: start.wrapping_add(page), len: STACK_LEN })
 }
 
@@ -75,7 +65,7 @@ fn free(stack: Range) {
     let page = probe::page_size();
     // SAFETY: `create` made this mapping with one page below; the thread is not on it and its setting points
     // elsewhere. Failure would leave an unused mapping.
-    let _ = unsafe { unmap(stack.start.wrapping_sub(page), stack.len.saturating_add(page)) };
+    let _ = unsafe { raw::unmap(stack.start.wrapping_sub(page), stack.len.saturating_add(page)) };
 }
 
 fn setting(start: usize, len: usize) -> libc::stack_t {
@@ -91,8 +81,7 @@ fn exchange(new: Option<libc::stack_t>) -> Option<libc::stack_t> {
     let mut old = disabled();
     let new = new.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     // SAFETY: sigaltstack reads one structure where there is one, and writes one.
-    unsafe { syscall!(libc::SYS_sigaltstack, new, &raw mut old) }.ok()?;
-    Some(old)
+    unsafe { alternate_stack(new, &raw mut old) }.then_some(old)
 }
 
 /// Where [`abandon`] goes back to: the stack pointer inside the running [`switch`].

@@ -12,33 +12,16 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use super::raw::{Errno, process_id, syscall, thread_id};
-use super::{context, stack};
+use super::{context, signal_calls, stack};
+
+pub(super) use super::signal_calls::{Action, current_mask, set_default, set_mask};
 
 /// How many different handlers we step in front of, for each signal.
 pub(super) const GENERATIONS: usize = 12;
 /// How often a handler may call the function it found before, deeper each time, before that is a circle of its own.
 const DEPTH_MAX: u32 = 16;
 
-/// An action as the kernel keeps it, on x86_64 and aarch64 alike (`struct sigaction` of `linux/signal_types.h`).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Action {
-    pub(super) handler: usize,
-    pub(super) flags: usize,
-    pub(super) restorer: usize,
-    pub(super) mask: u64,
-}
-
 impl Action {
-    /// The action in force, from the kernel.
-    pub(super) fn in_force(signal: i32) -> Result<Action, Errno> {
-        let mut action = Action::default();
-        // SAFETY: rt_sigaction writes one action in the kernel's layout, with sets of 8 bytes.
-        unsafe { syscall!(libc::SYS_rt_sigaction, signal, 0, &raw mut action, 8)? };
-        Ok(action)
-    }
-
     /// Whether it is a function, not one of the kernel's own two effects.
     pub(super) fn is_handler(self) -> bool {
         self.handler != libc::SIG_DFL && self.handler != libc::SIG_IGN
@@ -75,11 +58,9 @@ impl Chain {
 
     /// Whom a generation stepped in front of.
     pub(super) fn former(&self, generation: usize) -> Action {
-        self.formers.get(generation).map_or(Action::default(), |former| Action {
-            handler: former.handler.load(Ordering::Acquire),
-            flags: former.flags.load(Ordering::Relaxed),
-            restorer: 0,
-            mask: former.mask.load(Ordering::Relaxed),
+        self.formers.get(generation).map_or(Action::default(), |former| {
+            let handler = former.handler.load(Ordering::Acquire);
+            Action::new(handler, former.flags.load(Ordering::Relaxed), former.mask.load(Ordering::Relaxed))
         })
     }
 
@@ -125,9 +106,9 @@ impl Delivery {
     }
 
     /// Whether it came from outside the instruction stream: from a process or a timer, or as early news of broken
-    /// memory (`BUS_MCEERR_AO`). Running the instruction again would not raise it again.
+    /// memory. Running the instruction again would not raise it again.
     pub(super) fn is_sent(&self) -> bool {
-        self.code() <= 0 || (self.signal == libc::SIGBUS && self.code() == libc::BUS_MCEERR_AO)
+        signal_calls::is_sent(self.signal, self.code())
     }
 }
 
@@ -208,7 +189,8 @@ fn interrupted_stack(call: &Call) -> Option<usize> {
     // SAFETY: the kernel hands a handler a valid context and siginfo; of a fault it has an address.
     let (alternate, sp, address) = unsafe {
         let context = call.delivery.context;
-        ((*context).uc_stack, context::stack_pointer(context), (*call.delivery.info).si_addr().addr())
+        let alternate = signal_calls::alternate_of(context);
+        (alternate, context::stack_pointer(context), (*call.delivery.info).si_addr().addr())
     };
     let within = |at: usize| at.wrapping_sub(alternate.ss_sp.addr()) < alternate.ss_size;
     let local = 0u8;
@@ -226,35 +208,11 @@ pub(super) fn end(delivery: &Delivery) {
     set_default(delivery.signal);
     if delivery.is_sent() || delivery.signal == libc::SIGTRAP {
         set_mask(signal_bit(delivery.signal) | current_mask());
-        let (process, thread) = (process_id(), thread_id());
-        // SAFETY: the kernel reads one siginfo, the one it gave.
-        let _ =
-            unsafe { syscall!(libc::SYS_rt_tgsigqueueinfo, process, thread, delivery.signal, delivery.info) };
+        signal_calls::send_again(delivery);
     }
-}
-
-/// Gives a signal its default effect.
-pub(super) fn set_default(signal: i32) {
-    let default = Action::default();
-    // SAFETY: rt_sigaction reads one action in the kernel's layout. It cannot fail for these signals.
-    let _ = unsafe { syscall!(libc::SYS_rt_sigaction, signal, &raw const default, 0, 8) };
 }
 
 /// The bit of a signal in a set of the kernel's.
 pub(super) fn signal_bit(signal: i32) -> u64 {
     1u64.wrapping_shl(signal.wrapping_sub(1) as u32)
-}
-
-/// This thread's signal mask.
-pub(super) fn current_mask() -> u64 {
-    let mut mask = 0u64;
-    // SAFETY: rt_sigprocmask writes one set of 8 bytes.
-    let _ = unsafe { syscall!(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, 0, &raw mut mask, 8) };
-    mask
-}
-
-/// Sets this thread's signal mask.
-pub(super) fn set_mask(mask: u64) {
-    // SAFETY: rt_sigprocmask reads one set of 8 bytes.
-    let _ = unsafe { syscall!(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0, 8) };
 }

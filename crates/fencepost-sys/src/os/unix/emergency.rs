@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::chain::Delivery;
 use super::raw::{process_id, thread_id};
-use super::{Host, stack};
+use super::{Host, signal_calls, stack};
 use crate::Threads;
 
 /// End of the stack; 0 before there is one.
@@ -47,7 +47,7 @@ pub(super) fn run(delivery: &Delivery, work: extern "C" fn(usize), argument: usi
 /// Whether this handler runs on an alternate stack with little room left.
 fn is_cramped(delivery: &Delivery) -> bool {
     // SAFETY: the kernel hands a handler a valid context.
-    let alternate = unsafe { (*delivery.context).uc_stack };
+    let alternate = unsafe { signal_calls::alternate_of(delivery.context) };
     let local = 0u8;
     let room = (&raw const local).addr().wrapping_sub(alternate.ss_sp.addr());
     alternate.ss_flags & libc::SS_DISABLE == 0 && room < alternate.ss_size && room < stack::STACK_ENOUGH / 2

@@ -10,10 +10,11 @@
 
 use core::mem::zeroed;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use super::chain::{self, Action, Chain, Delivery, GENERATIONS};
-use super::raw::{Errno, process_id, syscall, thread_id};
+use super::raw::{Errno, process_id};
+use super::signal_calls::{self, errno_place, set_action};
 use super::{Host, context, emergency, stack, step};
 use crate::{Faults, OnFault, Range, Stepping, Verdict, VmError, VmResult};
 
@@ -27,8 +28,6 @@ static CHAINS: [Chain; 3] = [const { Chain::new() }; 3];
 static ON_FAULT: AtomicUsize = AtomicUsize::new(0);
 /// The process that is installing; 0 when nobody is.
 static INSTALLING: AtomicI32 = AtomicI32::new(0);
-/// The running watchdog: its process in the upper half, its number plus one in the lower.
-static WATCHDOG: AtomicU64 = AtomicU64::new(0);
 
 type Entry = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::ucontext_t);
 
@@ -88,40 +87,20 @@ impl Faults for Host {
     }
 
     fn watchdog(&self, milliseconds: u64) {
-        let process = process_id() as u32;
-        let running = WATCHDOG.swap(0, Ordering::AcqRel);
-        // A number of the parent's means nothing in a child.
-        if let Some(number) = (running as u32).checked_sub(1)
-            && (running >> 32) as u32 == process
-        {
-            // SAFETY: timer_delete touches no memory; an unknown number is refused.
-            let _ = unsafe { syscall!(libc::SYS_timer_delete, number) };
-        }
-        if milliseconds > 0
-            && let Ok(number) = start_timer(milliseconds)
-        {
-            let running = (u64::from(process) << 32) | u64::from(number.saturating_add(1));
-            WATCHDOG.store(running, Ordering::Release);
-        }
+        signal_calls::watchdog(milliseconds);
     }
 
     fn die_by_abort(&self) -> ! {
         chain::set_default(libc::SIGABRT);
         let bit = chain::signal_bit(libc::SIGABRT);
-        // SAFETY: rt_sigprocmask reads one set of 8 bytes; tgkill touches no memory.
-        unsafe {
-            let _ = syscall!(libc::SYS_rt_sigprocmask, libc::SIG_UNBLOCK, &raw const bit, 0, 8);
-            let _ = syscall!(libc::SYS_tgkill, process_id(), thread_id(), libc::SIGABRT);
-        }
+        chain::set_mask(chain::current_mask() & !bit);
+        signal_calls::raise_here(libc::SIGABRT);
         // Only where a tracer or a filter takes the signal away.
         self.exit_now(127)
     }
 
     fn exit_now(&self, status: i32) -> ! {
-        loop {
-            // SAFETY: exit_group does not return.
-            let _ = unsafe { syscall!(libc::SYS_exit_group, status) };
-        }
+        signal_calls::exit(status)
     }
 
     fn at_fork(&self, prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> VmResult {
@@ -191,16 +170,6 @@ fn put_in_force(signal: i32, generation: usize) -> VmResult {
     }
 }
 
-#[cfg(target_env = "gnu")]
-unsafe extern "C" {
-    /// The C library's `sigaction` by the name that it keeps for such as us, who may stand in its place.
-    #[link_name = "__sigaction"]
-    fn set_action(signal: i32, new: *const libc::sigaction, old: *mut libc::sigaction) -> i32;
-}
-
-#[cfg(not(target_env = "gnu"))]
-use libc::sigaction as set_action;
-
 /// Whom our handler for a signal stands in front of; `None` while ours is not in force.
 pub(super) fn former_of(signal: i32) -> Option<Action> {
     let current = Action::in_force(signal).ok()?;
@@ -268,7 +237,7 @@ extern "C" fn entry<const GENERATION: usize>(
 #[inline(never)]
 fn on_signal(generation: usize, delivery: Delivery) {
     // SAFETY: the C library gives each thread its own errno, which lives as long as the thread.
-    let errno = unsafe { libc::__errno_location() };
+    let errno = unsafe { errno_place() };
     // SAFETY: as above.
     let saved = unsafe { *errno };
     let chain = chain_of(delivery.signal);
@@ -320,25 +289,4 @@ extern "C" fn ask_here(question: usize) {
         let on_fault: OnFault = unsafe { core::mem::transmute(address) };
         question.verdict = on_fault(&context::fault(question.delivery, question.others));
     }
-}
-
-/// Starts a timer that sends this thread SIGSEGV once.
-fn start_timer(milliseconds: u64) -> Result<u32, Errno> {
-    // SAFETY: all-zero is a valid value of this structure.
-    let mut event: libc::sigevent = unsafe { zeroed() };
-    event.sigev_notify = libc::SIGEV_THREAD_ID;
-    event.sigev_signo = libc::SIGSEGV;
-    event.sigev_notify_thread_id = thread_id();
-    let mut number = 0i32;
-    // SAFETY: the kernel reads one sigevent, in the C library's layout, and writes one number.
-    unsafe { syscall!(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, &raw const event, &raw mut number)? };
-    let value = libc::timespec {
-        tv_sec: (milliseconds / 1000) as i64,
-        tv_nsec: (milliseconds % 1000).wrapping_mul(1_000_000) as i64,
-    };
-    let interval = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let once = libc::itimerspec { it_interval: interval, it_value: value };
-    // SAFETY: the kernel reads one itimerspec.
-    unsafe { syscall!(libc::SYS_timer_settime, number, 0, &raw const once, 0)? };
-    Ok(number as u32)
 }
