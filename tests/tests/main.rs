@@ -20,3 +20,4 @@ mod quiet;
 mod races;
 mod seals;
 mod steps;
+mod watched;

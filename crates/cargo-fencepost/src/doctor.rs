@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fencepost_guard::options::KEYS;
-use fencepost_sys::{Host, Memory, MissingOffer, Platform};
+use fencepost_sys::{Host, Memory, MissingOffer, NoWatchpoints, Platform, WatchpointOffer, Watchpoints};
 use rustix::process::{Resource, getrlimit};
 
 use crate::failure::Failure;
@@ -199,20 +199,32 @@ fn seccomp() -> Finding {
     }
 }
 
+/// What the processor's watchpoints see, by setting one; and what stands in the way.
 fn watchpoints() -> Finding {
+    let host = Host::new();
+    host.probe();
     let level = read("/proc/sys/kernel/perf_event_paranoid").and_then(|text| text.parse::<i32>().ok());
-    let (state, change) = match level {
-        None => (
-            "no perf events in this kernel".to_owned(),
-            Some("watching by hardware needs CONFIG_PERF_EVENTS"),
-        ),
-        Some(level) if level > 2 => (
-            format!("forbidden (perf_event_paranoid {level})"),
-            Some("for watching by hardware: sudo sysctl kernel.perf_event_paranoid=2"),
-        ),
-        Some(level) => (format!("allowed (perf_event_paranoid {level})"), None),
+    let paranoid = level.map_or_else(String::new, |level| format!(" (perf_event_paranoid {level})"));
+    let offer = host.ready_to_watch(|_| ());
+    let change = match offer {
+        WatchpointOffer::AndKernel => None,
+        WatchpointOffer::Instructions => {
+            Some("to see those as well: sudo sysctl kernel.perf_event_paranoid=1".to_owned())
+        }
+        WatchpointOffer::Nothing(why) => {
+            let advice = match (why, level) {
+                (NoWatchpoints::Denied, Some(level)) if level > 2 => {
+                    "sudo sysctl kernel.perf_event_paranoid=2"
+                }
+                (NoWatchpoints::Denied, None) => "a kernel with CONFIG_PERF_EVENTS",
+                (NoWatchpoints::Denied, _) => "a container's filter that allows perf_event_open",
+                (NoWatchpoints::TooOld, _) => "Linux 5.19",
+                _ => "nothing that can be changed here",
+            };
+            Some(format!("watches close pages instead; for watchpoints: {advice}"))
+        }
     };
-    Finding { what: "hardware watchpoints", state, change: change.map(str::to_owned) }
+    Finding { what: "hardware watchpoints", state: format!("{offer}{paranoid}"), change }
 }
 
 fn protection_keys() -> Finding {

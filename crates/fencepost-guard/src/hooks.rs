@@ -1,7 +1,7 @@
 //! What the facade lends the runtime, and what the runtime tells it.
 
 use fencepost_record::{Record, RegionInfo};
-use fencepost_sys::{OnFault, OnStep, Range};
+use fencepost_sys::{OnFault, OnHit, OnStep, Range};
 
 #[cfg(doc)]
 use crate::Guard;
@@ -28,6 +28,8 @@ pub struct Hooks {
     pub on_fault: OnFault,
     /// Calls [`Guard::on_step`].
     pub on_step: OnStep,
+    /// Calls [`Guard::on_hit`].
+    pub on_hit: OnHit,
     /// Calls [`Guard::thread_exit`].
     pub thread_exit: extern "C" fn(usize),
     /// Calls [`Guard::fork_prepare`].

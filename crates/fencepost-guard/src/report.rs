@@ -116,6 +116,14 @@ impl Walk {
         let frames = at.and_then(|at| all.get(at..)).unwrap_or(&[]);
         frames.get(..frames.len().min(FRAMES_MAX)).unwrap_or(&[])
     }
+
+    /// Gives a frame another address.
+    pub(crate) fn rename(&mut self, pc: usize, to: usize) {
+        let all = self.frames.get_mut(..self.count).unwrap_or(&mut []);
+        if let Some(frame) = all.iter_mut().find(|frame| **frame == pc as u64) {
+            *frame = to as u64;
+        }
+    }
 }
 
 /// The state of reporting.

@@ -9,6 +9,7 @@
 //! what) is the facade's business.
 
 mod calls;
+mod hardware;
 mod log;
 mod pages;
 mod table;
@@ -93,13 +94,19 @@ impl<P: Platform> Guard<P> {
         if len == 0 {
             return Err(SealFailure::Empty);
         }
+        let slot = self.live_slot(setup, start, len)?;
+        self.close_pages(setup, purpose, Range { start, len }, Some(slot), anchor)
+    }
+
+    /// The record of the live block that a range lies in.
+    fn live_slot(&self, setup: &Setup, start: usize, len: usize) -> Result<&'static Slot, SealFailure> {
         let slot = self.slot_of(setup, start).ok_or(SealFailure::NotOneBlock)?;
         let view = slot.view();
         let end = start.checked_add(len).ok_or(SealFailure::NotOneBlock)?;
         if view.state != SlotState::Live || start < view.pointer || end > view.end() {
             return Err(SealFailure::NotOneBlock);
         }
-        self.close_pages(setup, purpose, Range { start, len }, Some(slot), anchor)
+        Ok(slot)
     }
 
     /// Puts other memory under a seal, a watch or a tripwire: all of the pages that the range touches must be mapped
@@ -214,7 +221,8 @@ impl<P: Platform> Guard<P> {
 
     fn end_seal(&self, seal: &Seal) {
         let pages = seal.view().pages;
-        seal.serial.store(0, Ordering::Release);
+        let serial = seal.serial.swap(0, Ordering::AcqRel);
+        self.end_watchpoints(serial);
         self.release_slot(seal);
         self.reopen(pages);
     }

@@ -135,7 +135,9 @@ impl<P: Platform> Guard<P> {
         }
         if parsed.options.help {
             let mut line = Line::new(&self.platform, 2);
-            let written = options::write_table(&parsed.options, &mut line);
+            let offer = self.platform.ready_to_watch(self.hooks.on_hit);
+            let written = options::write_table(&parsed.options, &mut line)
+                .and_then(|()| writeln!(line, "\nhardware watchpoints: {offer}"));
             line.end(written);
         }
         parsed.options

@@ -139,6 +139,11 @@ impl Stepping {
 }
 
 impl<P: Platform> Guard<P> {
+    /// How often an instruction was run by itself.
+    pub fn steps(&self) -> u64 {
+        self.stepping.taken.load(Ordering::Relaxed)
+    }
+
     /// Goes on after an error: reports it, unless that is known already, and lets the instruction have its access.
     pub(crate) fn go_on(&self, setup: &Setup, fault: &Fault, address: usize, mut case: Case) -> Verdict {
         let steps = self.platform.ready_to_step(self.hooks.on_step);
@@ -329,6 +334,7 @@ impl<P: Platform> Guard<P> {
         if let Some(pending) = &mut pending {
             self.note_result(setup, pending);
         }
+        self.note_after_step(setup, pending.as_ref());
         self.close_all(setup);
         self.stepping.pc.store(0, Ordering::Relaxed);
         self.stepping.turn.give_back();

@@ -38,5 +38,7 @@ mod steps;
 mod threads;
 #[path = "simulated/verdicts.rs"]
 mod verdicts;
+#[path = "simulated/watches.rs"]
+mod watches;
 #[path = "simulated/world.rs"]
 mod world;

@@ -15,6 +15,9 @@ pub struct Bytes {
 }
 
 impl Bytes {
+    /// None: nothing is known.
+    pub const NONE: Bytes = Bytes { bytes: [0; CHANGED_MAX], len: 0 };
+
     /// The first of these bytes, as many as are kept.
     pub fn new(bytes: &[u8]) -> Bytes {
         let mut kept = Bytes::default();

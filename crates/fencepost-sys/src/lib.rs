@@ -24,6 +24,7 @@ mod platform;
 mod range;
 mod stepping;
 pub mod switching;
+mod watchpoints;
 
 pub use loader::{Code, Loader};
 pub use mappings::Mappings;
@@ -42,3 +43,4 @@ pub use pages::{Limit, Pages, Wish};
 pub use platform::{Fault, Faults, Memory, Offers, Output, Platform, Protection, Threads, VmError, VmResult};
 pub use range::{Moved, Range};
 pub use stepping::{AfterStep, OnFault, OnStep, Stepping, Steps, Verdict};
+pub use watchpoints::{Hit, NoWatchpoints, OnHit, WATCHPOINTS, WatchpointOffer, Watchpoints, watchpoints_of};

@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicU32;
 
 use fencepost_record::{Module, Registers};
 
-use crate::{Loader, Mappings, Missing, MissingOffer, Moved, Names, OnFault, Range, Stepping};
+use crate::{Loader, Mappings, Missing, MissingOffer, Moved, Names, OnFault, Range, Stepping, Watchpoints};
 
 /// Why a call to the system failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -416,7 +416,7 @@ pub trait Faults {
 
 /// An operating system, as fencepost sees it.
 pub trait Platform:
-    Memory + Mappings + Threads + Output + Loader + Names + Faults + Stepping + Sync + 'static
+    Memory + Mappings + Threads + Output + Loader + Names + Faults + Stepping + Watchpoints + Sync + 'static
 {
     /// Finds out what the system offers by trying it. To be called once, before anything else.
     fn probe(&self);

@@ -68,6 +68,17 @@ impl Closed {
         Ok(Closed { ticket: Some(ticket), exact })
     }
 
+    /// Watches by watchpoints of the processor; `None` where that cannot be.
+    pub(crate) fn by_watchpoints(start: usize, len: usize, anchor: usize) -> Option<Closed> {
+        let exact = Range { start, len };
+        GUARD.watch_bytes(exact, anchor).map(|ticket| Closed { ticket: Some(ticket), exact })
+    }
+
+    /// Whether it is a watch by watchpoints, which closes no page.
+    pub(crate) fn is_by_watchpoints(&self) -> bool {
+        self.ticket.as_ref().is_some_and(|ticket| GUARD.is_watchpoint(ticket))
+    }
+
     /// The whole pages that are closed.
     pub(crate) fn pages(&self) -> Range {
         self.ticket.as_ref().map(SealTicket::range).unwrap_or_default()

@@ -57,4 +57,7 @@ pub use reports::emit_tracing;
 pub use reports::{Report, drain_reports};
 pub use sealed::Sealed;
 pub use seals::{Seal, SealError, seal, seal_raw};
-pub use watches::{Tripwire, Watch, WatchOptions, Write, tripwire, tripwire_raw, watch, watch_raw};
+#[cfg(feature = "test-hooks")]
+#[doc(hidden)]
+pub use watches::__steps;
+pub use watches::{Tripwire, Watch, WatchOptions, Way, Write, tripwire, tripwire_raw, watch, watch_raw};

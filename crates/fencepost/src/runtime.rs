@@ -1,7 +1,7 @@
 //! The one runtime of a program, and the entries by which the system calls back into it.
 
 use fencepost_guard::{Guard, Hooks};
-use fencepost_sys::{AfterStep, Fault, Host, Verdict};
+use fencepost_sys::{AfterStep, Fault, Hit, Host, Verdict};
 
 use crate::capture::{self, capture};
 
@@ -17,6 +17,7 @@ pub(crate) static GUARD: Guard<Host> = Guard::new(
         regions: crate::grown::totals,
         on_fault,
         on_step,
+        on_hit,
         thread_exit,
         fork_prepare,
         fork_parent,
@@ -35,6 +36,10 @@ fn on_fault(fault: &Fault) -> Verdict {
 
 fn on_step(next: usize) -> AfterStep {
     GUARD.on_step(next)
+}
+
+fn on_hit(hit: &Hit) {
+    GUARD.on_hit(hit);
 }
 
 extern "C" fn thread_exit(word: usize) {

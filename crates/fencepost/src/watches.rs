@@ -21,6 +21,8 @@ pub struct WatchOptions {
     pub changes_only: bool,
     /// Only writes of threads with this name.
     pub thread: Option<String>,
+    /// Close pages even where watchpoints of the processor would do: then notes have exactly what each instruction writes.
+    pub by_pages: bool,
 }
 
 impl WatchOptions {
@@ -40,19 +42,47 @@ impl WatchOptions {
         self.thread = Some(name.to_owned());
         self
     }
+
+    /// Close pages even where watchpoints of the processor would do.
+    pub fn by_pages(mut self) -> WatchOptions {
+        self.by_pages = true;
+        self
+    }
+}
+
+/// How a [`Watch`] sees writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Way {
+    /// By watchpoints of the processor: what lies beside the watched bytes costs nothing.
+    Watchpoints,
+    /// By closing pages: a write to something else on them costs a fault and a step.
+    Pages,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Way::Watchpoints => "watchpoints of the processor",
+            Way::Pages => "closed pages",
+        })
+    }
 }
 
 /// One write to watched memory.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Write {
-    /// The first byte that the instruction wrote: it may lie before the watched bytes.
+    /// The first byte that the instruction wrote: it may lie before the watched bytes. Of a [watchpoint](Way::Watchpoints)
+    /// the first byte that it covers.
     pub address: usize,
-    /// What was there: as many bytes as the instruction writes, at most 32; one where the instruction is not understood.
+    /// What was there: as many bytes as the instruction writes, at most 32; one where the instruction is not understood. Of a
+    /// watchpoint the bytes that it covers, and all others of the watch that have changed since they were last looked at.
     pub old: Vec<u8>,
     /// What is there since.
     pub new: Vec<u8>,
-    /// The thread and its stack, the writing instruction first.
+    /// The thread and its stack, the writing instruction first (of a watchpoint its last byte, since the processor tells
+    /// which instruction is next). No stack where the thread held SIGTRAP back when it wrote.
     pub writer: Origin,
 }
 
@@ -81,8 +111,11 @@ pub struct Watch<'a> {
     memory: PhantomData<&'a ()>,
 }
 
-/// Notes every write to some bytes: thread, stack, and the bytes before and after. Writes to something else on the same
-/// pages are let through without a note, each at the price of a fault and a step.
+/// Notes every write to some bytes: thread, stack, and the bytes before and after.
+///
+/// Up to four aligned words of 8 bytes are watched by the processor, where the system allows that and they are not taken:
+/// then nothing else costs anything. Else pages are closed, and writes to something else on them are let through without a
+/// note, each at the price of a fault and a step. [`Watch::way`] says which.
 ///
 /// # Errors
 /// [`SealError`] says why not; nothing is changed then.
@@ -91,7 +124,8 @@ pub fn watch(bytes: &[u8], options: WatchOptions) -> Result<Watch<'_>, SealError
     Watch::new(bytes.as_ptr().addr(), bytes.len(), options, here())
 }
 
-/// The same for any memory: part of a guarded heap block, of a mapping, or whole pages of a static.
+/// The same for any memory: part of a guarded heap block, of a mapping, or whole pages of a static. Where the processor
+/// watches, any bytes, also of a static or of a stack.
 ///
 /// # Errors
 /// [`SealError`] says why not; nothing is changed then.
@@ -115,7 +149,11 @@ impl<'a> Watch<'a> {
         anchor: usize,
     ) -> Result<Watch<'a>, SealError> {
         let log = GUARD.start_log().map_err(|error| SealError::System(error.to_string().into()))?;
-        let closed = Closed::new(Purpose::Watch, start, len, anchor)?;
+        let by_watchpoints = if options.by_pages { None } else { Closed::by_watchpoints(start, len, anchor) };
+        let closed = match by_watchpoints {
+            Some(closed) => closed,
+            None => Closed::new(Purpose::Watch, start, len, anchor)?,
+        };
         Ok(Watch { closed, log: Mutex::new((log, 0)), options, memory: PhantomData })
     }
 
@@ -154,9 +192,18 @@ impl<'a> Watch<'a> {
         self.log.lock().1
     }
 
+    /// How it sees writes.
+    pub fn way(&self) -> Way {
+        if self.closed.is_by_watchpoints() { Way::Watchpoints } else { Way::Pages }
+    }
+
     /// Whether system calls that write here are seen, as [`Seal::system_calls`](crate::Seal::system_calls). Their notes do not say
-    /// what they left.
+    /// what they left. Watchpoints see them all, and note them as other writes, if the system lets this process watch the
+    /// kernel; and where no call is seen it still has its effect.
     pub fn system_calls(&self) -> &'static str {
+        if self.way() == Way::Watchpoints && GUARD.watchpoints_see_kernel() {
+            return "system calls: covered, by watchpoints";
+        }
         system_calls()
     }
 }
@@ -242,4 +289,11 @@ impl Tripwire<'static> {
         })?;
         Ok(())
     }
+}
+
+/// How often an instruction was run by itself.
+#[cfg(feature = "test-hooks")]
+#[doc(hidden)]
+pub fn __steps() -> u64 {
+    GUARD.steps()
 }

@@ -53,6 +53,7 @@ impl<P: Platform> Guard<P> {
         if let Some(state) = ThreadState::of_word(own) {
             self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
         }
+        self.watch_again(setup);
         self.reporter.after_fork_in_child(&self.platform);
         self.budget.begin_anew();
         self.note_inherited();

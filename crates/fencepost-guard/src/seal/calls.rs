@@ -49,11 +49,21 @@ impl<P: Platform> Guard<P> {
         access: AccessType,
         anchor: usize,
     ) -> bool {
+        if !self.seals.were_used() {
+            return false;
+        }
+        if self.note_before_call(setup, buffer, access, anchor)
+            && let Some(state) = self.thread_if_known()
+        {
+            state.opened.push(buffer);
+        }
         let pages = setup.geometry().pages_of(buffer.start, buffer.len);
-        if !self.seals.were_used() || self.seals.allowed(pages).is_none() {
+        if self.seals.allowed(pages).is_none() {
             return false;
         }
         let [violated, tripped, watched] = self.seals.touched(buffer, access == AccessType::Write);
+        // Of those there was a word above.
+        let watched = watched.filter(|watch| !watch.is_by_hardware());
         if let Some(seal) = violated {
             self.count_hit(&seal);
             let case = self.case_of_call(ErrorKind::SealViolation, buffer, access, seal);
@@ -121,6 +131,7 @@ impl<P: Platform> Guard<P> {
         let turn = self.take_turn();
         for (start, len) in state.opened.buffers.iter().take(count) {
             let pages = Range { start: start.load(Ordering::Relaxed), len: len.load(Ordering::Relaxed) };
+            self.refresh_shadows(pages);
             let page_bytes = setup.geometry().page();
             for start in (pages.start..pages.end()).step_by(page_bytes) {
                 let page = Range { start: align_down(start, page_bytes), len: page_bytes };

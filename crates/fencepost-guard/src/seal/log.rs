@@ -18,7 +18,7 @@ const ENTRIES: usize = 4096;
 /// One write to watched memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entry {
-    serial: u32,
+    pub(super) serial: u32,
     pub(super) act: Act,
     pub(super) address: usize,
     pub(super) pc: usize,
@@ -119,6 +119,7 @@ impl<P: Platform> Guard<P> {
     /// overwritten before that.
     pub fn changes(&self, serial: u32, log: &mut Log, each: &mut dyn FnMut(&Change)) -> u64 {
         let Some(setup) = self.ready() else { return 0 };
+        self.look_after_watchpoints(setup, serial);
         let now = self.now(setup);
         let turn = self.take_turn();
         // SAFETY: this thread has the turn.

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use fencepost_record::Bytes;
 use fencepost_sys::{Protection, Range};
 
+use super::hardware::Shadows;
 use crate::lock::Lock;
 use crate::slot::{Act, Slot};
 
@@ -63,6 +64,7 @@ pub(crate) struct Seals {
     serials: AtomicU32,
     /// Whether pages that the engine has registered were ever closed by their mapping.
     pub(super) by_mapping: AtomicU32,
+    pub(super) shadows: Shadows,
 }
 
 /// An entry as the fault handler sees it.
@@ -70,7 +72,7 @@ pub(crate) struct Seals {
 pub(crate) struct SealView {
     pub(crate) serial: u32,
     pub(crate) purpose: Purpose,
-    /// The whole pages that are closed.
+    /// The whole pages that are closed; none where watchpoints of the processor do it.
     pub(crate) pages: Range,
     /// The bytes that are meant.
     pub(crate) exact: Range,
@@ -107,6 +109,7 @@ impl Seals {
             used: AtomicUsize::new(0),
             serials: AtomicU32::new(0),
             by_mapping: AtomicU32::new(0),
+            shadows: Shadows::new(),
         }
     }
 
@@ -155,7 +158,8 @@ impl Seals {
 
     /// What the entries leave allowed of a page; `None` when none holds it. Takes no lock.
     pub(crate) fn allowed(&self, page: Range) -> Option<Protection> {
-        let holders = self.active().map(|(_, seal)| seal.view()).filter(|view| overlap(view.pages, page));
+        let holds = |view: &SealView| !view.is_by_hardware() && overlap(view.pages, page);
+        let holders = self.active().map(|(_, seal)| seal.view()).filter(holds);
         holders.fold(None, |allowed, view| match (allowed, view.purpose) {
             (Some(Protection::None), _) | (_, Purpose::Tripwire) => Some(Protection::None),
             _ => Some(Protection::Read),
@@ -196,7 +200,21 @@ impl Seals {
     }
 }
 
+impl SealView {
+    /// Whether it is a watch by watchpoints of the processor.
+    pub(super) fn is_by_hardware(&self) -> bool {
+        self.pages.len == 0
+    }
+}
+
 impl Seal {
+    /// Makes it one that closes pages.
+    pub(super) fn close(&self, pages: Range) {
+        // While the length is 0 no page is closed by it.
+        self.pages_start.store(pages.start, Ordering::Relaxed);
+        self.pages_len.store(pages.len, Ordering::Release);
+    }
+
     pub(super) fn view(&self) -> SealView {
         let range = |start: &AtomicUsize, len: &AtomicUsize| Range {
             start: start.load(Ordering::Relaxed),

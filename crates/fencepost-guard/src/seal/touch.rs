@@ -42,6 +42,11 @@ impl Pending {
         self.touched
     }
 
+    /// The watch, and who wrote where, if it is to be noted.
+    pub(crate) fn noted(&self) -> Option<(u32, Act, usize)> {
+        self.entry.as_ref().map(|entry| (entry.serial, entry.act, entry.pc))
+    }
+
     /// This and what another fault of the same instruction has added.
     pub(crate) fn and(self, more: Pending) -> Pending {
         Pending {
@@ -227,13 +232,17 @@ impl<P: Platform> Guard<P> {
 
     /// This thread and a stack that was walked, as the log keeps them. No stack where the program interrupted the
     /// runtime, which may hold the depot.
-    fn act_of_walk(&self, setup: &Setup, walk: &Walk, pc: usize) -> Act {
-        let Some(state) = self.thread_if_known() else {
-            return Act { ms: self.now(setup), ..Act::default() };
-        };
+    pub(super) fn act_of_walk(&self, setup: &Setup, walk: &Walk, pc: usize) -> Act {
+        let Some(state) = self.thread_if_known() else { return self.act_without_stack(setup) };
         let nested = state.depth.load(Ordering::Relaxed) != 0;
         let frames = walk.from(pc);
         let trace = if nested { 0 } else { self.depot.keep(&self.platform, frames) };
         Act { trace, thread: state.number.load(Ordering::Relaxed), ms: self.now(setup) }
+    }
+
+    /// This thread now, and no stack.
+    pub(super) fn act_without_stack(&self, setup: &Setup) -> Act {
+        let thread = self.thread_if_known().map_or(0, |state| state.number.load(Ordering::Relaxed));
+        Act { thread, ms: self.now(setup), ..Act::default() }
     }
 }

@@ -10,7 +10,7 @@ use fencepost_guard::{
 };
 use fencepost_record::{AccessType, ErrorKind, Record, Registers, Unguarded};
 use fencepost_sys::sim::{Sim, SimOptions};
-use fencepost_sys::{AfterStep, Fault, Memory, Output, Verdict};
+use fencepost_sys::{AfterStep, Fault, Hit, Memory, Output, Verdict};
 
 pub const PAGE: usize = 4096;
 pub const SPAN: usize = 2 << 20;
@@ -94,6 +94,10 @@ fn on_step(next: usize) -> AfterStep {
     current().guard.on_step(next)
 }
 
+fn on_hit(hit: &Hit) {
+    current().guard.on_hit(hit);
+}
+
 extern "C" fn thread_exit(word: usize) {
     current().guard.thread_exit(word);
 }
@@ -147,6 +151,7 @@ impl World {
             demangle: |name, with| with(name),
             on_fault,
             on_step,
+            on_hit,
             thread_exit,
             fork_prepare,
             fork_parent,

@@ -19,6 +19,7 @@ mod seals;
 mod stacks;
 mod steps;
 mod touches;
+mod watched;
 
 use touches::{Touch, armed, layout, number, victim_allocates, victim_frees, victim_touches};
 
@@ -61,6 +62,7 @@ fn main() {
         "seal-forked" => sealed_heap::forked(),
         "step" => steps::step(rest),
         "race" => races::race(rest),
+        "watch" => watched::watched(rest),
         "growing" => growing::misuse(rest),
         "coroutine" => coroutines::misuse(rest),
         "memcpy" => calls::memcpy_overrun(),

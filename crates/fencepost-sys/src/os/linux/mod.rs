@@ -17,6 +17,9 @@
 //! | `steps` | single steps raised no signal (as under a debugger) |
 //! | `userfaultfd` | the kernel had no userfaultfd, or a filter forbade it |
 //! | `move` | userfaultfd could not move pages (before 6.8) |
+//! | `watchpoints` | the processor had no watchpoints, or the system forbade them |
+//! | `watch-kernel` | they might watch the program only, not what the kernel writes for it |
+//! | `pagemap` | the kernel could not tell which pages were written to (before 6.7) |
 //! | `tables` | the loader did not tell where unwind tables are: stacks are walked by the language's own unwinder |
 //! | `mremap` | pages could not be moved by it |
 
@@ -66,6 +69,7 @@ mod step;
 mod symbols;
 mod threads;
 mod userfault;
+mod watchpoints;
 mod word;
 #[cfg(target_arch = "aarch64")]
 #[path = "xstate_aarch64.rs"]

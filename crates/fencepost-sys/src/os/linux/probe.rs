@@ -28,6 +28,9 @@ pub(super) enum Feature {
     Tables = 1 << 16,
     Moves = 1 << 10,
     WriteProtect = 1 << 11,
+    Watchpoints = 1 << 12,
+    WatchKernel = 1 << 13,
+    Scan = 1 << 14,
 }
 
 static DENIED: AtomicU32 = AtomicU32::new(0);
@@ -154,6 +157,9 @@ fn parse_denied(list: &[u8]) -> u32 {
                 b"userfaultfd" => Feature::Userfault as u32,
                 b"move" => Feature::Move as u32,
                 b"write-protect" => Feature::WriteProtect as u32,
+                b"watchpoints" => Feature::Watchpoints as u32,
+                b"watch-kernel" => Feature::WatchKernel as u32,
+                b"pagemap" => Feature::Scan as u32,
                 b"tables" => Feature::Tables as u32,
                 b"mremap" => Feature::Moves as u32,
                 _ => 0,

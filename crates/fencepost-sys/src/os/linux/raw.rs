@@ -83,7 +83,21 @@ pub(super) struct File(i32);
 impl File {
     /// Opens a file for reading.
     pub(super) fn open(path: &core::ffi::CStr) -> Result<File, Errno> {
-        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        File::open_with(path, libc::O_RDONLY | libc::O_CLOEXEC)
+    }
+
+    /// Opens a folder.
+    pub(super) fn open_folder(path: &core::ffi::CStr) -> Result<File, Errno> {
+        File::open_with(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC)
+    }
+
+    /// The next entries of a folder, as many bytes of them as is said; 0 at the end.
+    pub(super) fn read_folder(&self, into: &mut [u64]) -> Result<usize, Errno> {
+        // SAFETY: getdents64 writes at most as many bytes to `into`, which are ours.
+        unsafe { syscall!(libc::SYS_getdents64, self.0, into.as_mut_ptr(), size_of_val(into)) }
+    }
+
+    fn open_with(path: &core::ffi::CStr, flags: i32) -> Result<File, Errno> {
         // SAFETY: openat reads a zero-ended path, which a CStr is.
         let fd = unsafe { syscall!(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0)? };
         Ok(File(fd as i32))

@@ -15,7 +15,7 @@ use super::chain::{self, Delivery, signal_bit};
 use super::memory::protect;
 use super::probe::{self, Feature};
 use super::raw::{File, syscall};
-use super::{Host, context, keys, signals};
+use super::{Host, context, keys, signals, watchpoints};
 use crate::{AfterStep, OnStep, Protection, Range, Stepping, Steps, Threads, VmResult};
 
 thread_local! {
@@ -123,10 +123,20 @@ pub(super) fn on_trap(delivery: &Delivery) -> bool {
         unsafe { context::set_stepping(delivery.context, false, None) };
         return true;
     }
-    if !stepped || ARMED.get().is_none() {
+    (stepped && ends_with(delivery)) || watchpoints::on_trap(delivery)
+}
+
+/// Whether traps may come that are no steps.
+pub(super) fn has_watchpoints() -> bool {
+    watchpoints::are_armed()
+}
+
+/// Takes a SIGTRAP that comes after an instruction for the end of this thread's step; false when it has none.
+pub(super) fn ends_with(delivery: &Delivery) -> bool {
+    if ARMED.get().is_none() {
         return false;
     }
-    // SAFETY: as above.
+    // SAFETY: the kernel hands a handler a valid context.
     let next = unsafe { context::instruction(delivery.context) };
     match ask_runtime(next) {
         AfterStep::Again => arm(delivery),
@@ -165,7 +175,7 @@ fn try_step() -> bool {
 }
 
 /// Whether a debugger is attached, as known for at most [`TRACER_MS`].
-fn is_traced() -> bool {
+pub(super) fn is_traced() -> bool {
     let now = Host.now_ms().wrapping_add(1);
     let known = TRACED.load(Ordering::Relaxed);
     if known != 0 && now.wrapping_sub(known >> 1) < TRACER_MS {

@@ -145,7 +145,7 @@ impl Missing for Host {
         if before != 0 && is_kept(before.wrapping_sub(1)) {
             raw::close(before.wrapping_sub(1));
         }
-        let fd = lift(low);
+        let fd = lift(low, NUMBERS_BACK);
         let (device, inode) = identity(fd).unwrap_or_default();
         DEVICE.store(device, Ordering::Relaxed);
         INODE.store(inode, Ordering::Relaxed);
@@ -247,13 +247,14 @@ fn open() -> Result<(i32, MissingOffer), MissingError> {
     Err(MissingError::Denied)
 }
 
-/// Puts a descriptor of ours where the program does not look for numbers; it stays where it is if that cannot be.
-fn lift(low: i32) -> i32 {
+/// Puts a descriptor of ours where the program does not look for numbers, so far below their end or above; it stays
+/// where it is if that cannot be.
+pub(super) fn lift(low: i32, back: u64) -> i32 {
     let mut limit = [0u64; 2];
     // SAFETY: prlimit64 writes the two numbers of a limit to `limit`.
     let asked = unsafe { syscall!(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, 0, limit.as_mut_ptr()) };
     let [now, _] = limit;
-    let floor = now.min(NUMBERS_END).saturating_sub(NUMBERS_BACK);
+    let floor = now.min(NUMBERS_END).saturating_sub(back);
     if asked.is_err() || floor <= low.unsigned_abs().into() {
         return low;
     }

@@ -50,6 +50,8 @@ mod signals;
 mod stack;
 mod step;
 mod threads;
+#[path = "../windows/watchpoints.rs"]
+mod watchpoints;
 
 use core::ffi::CStr;
 

@@ -33,3 +33,8 @@ pub(super) fn disarm(_delivery: &Delivery) {}
 pub(super) fn on_trap(_delivery: &Delivery) -> bool {
     false
 }
+
+/// There are none.
+pub(super) fn has_watchpoints() -> bool {
+    false
+}

@@ -21,6 +21,7 @@ mod remap;
 mod space;
 mod step;
 mod threads;
+mod watchpoints;
 
 use core::ffi::CStr;
 use std::boxed::Box;
@@ -29,7 +30,7 @@ use std::vec::Vec;
 
 pub use space::PageState;
 
-use crate::{MissingOffer, Platform, Range, Steps};
+use crate::{MissingOffer, Platform, Range, Steps, WatchpointOffer};
 
 /// What a simulated system is like.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,8 @@ pub struct SimOptions {
     pub huge_pages: bool,
     /// How far one instruction can be run by itself.
     pub steps: Steps,
+    /// What watchpoints of the processor see.
+    pub watchpoints: WatchpointOffer,
 }
 
 impl SimOptions {
@@ -73,6 +76,7 @@ impl SimOptions {
             available: Some(16 << 30),
             huge_pages: false,
             steps: Steps::Alone,
+            watchpoints: WatchpointOffer::Instructions,
         }
     }
 }
@@ -95,6 +99,7 @@ pub struct Sim {
     output: Mutex<output::State>,
     faults: Mutex<faults::State>,
     steps: Mutex<step::State>,
+    watchpoints: Mutex<watchpoints::State>,
     environment: Mutex<Vec<Variable>>,
     mapped: Mutex<Option<Vec<Range>>>,
 }
@@ -115,6 +120,7 @@ impl Sim {
             output: Mutex::new(output::State::new()),
             faults: Mutex::new(faults::State::new()),
             steps: Mutex::new(step::State::new()),
+            watchpoints: Mutex::new(watchpoints::State::new()),
             environment: Mutex::new(Vec::new()),
             mapped: Mutex::new(Some(Vec::new())),
         }

@@ -3,7 +3,7 @@
 //! The handler runs on the thread's alternate stack with every signal held back but the synchronous ones, which a
 //! mistake of its own would raise, and among which is the watchdog's. It saves `errno`, asks the runtime for its
 //! verdict and carries it out. How those who were there before us are asked: [`chain`]. Once an instruction is to be
-//! run by itself, SIGTRAP is ours in the same way ([`step`]).
+//! run by itself, or a watchpoint of the processor is set, SIGTRAP is ours in the same way ([`step`]).
 //!
 //! The C library's `sigaction` sets the handlers, since debuggers and unwinders know the frame that its return
 //! function makes; what is in force is asked of the kernel.
@@ -60,12 +60,14 @@ impl Faults for Host {
         }
         emergency::prepare();
         let [first, second] = SIGNALS.map(step_in_front);
+        let second = if step::has_watchpoints() { second.and(step_in_front(libc::SIGTRAP)) } else { second };
         INSTALLING.store(0, Ordering::Release);
         first.and(second)
     }
 
     fn is_installed(&self) -> bool {
-        SIGNALS.into_iter().all(|signal| Action::in_force(signal).is_ok_and(|action| is_ours(action.handler)))
+        let ours = |signal| Action::in_force(signal).is_ok_and(|action| is_ours(action.handler));
+        SIGNALS.into_iter().all(ours) && (!step::has_watchpoints() || ours(libc::SIGTRAP))
     }
 
     fn ensure_alternate_stack(&self) -> Range {

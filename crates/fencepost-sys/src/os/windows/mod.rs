@@ -19,6 +19,7 @@ mod stepping;
 pub(super) mod teb;
 mod text;
 mod threads;
+mod watchpoints;
 
 use core::ffi::CStr;
 

@@ -1,0 +1,151 @@
+//! Memory that is watched: by watchpoints of the processor where there are any, else by closing pages.
+
+use crate::harness::{Ran, fail_on, victim};
+
+/// Runs `watch WHAT` by watchpoints, or with these taken away.
+fn watched(what: &str, deny: &str) -> Ran {
+    victim(&format!("watch {what}"))
+        .options("on_error=continue,exitcode=0")
+        .environment("FENCEPOST_DENY", deny)
+        .run()
+}
+
+/// Whether this machine has watchpoints for us; said if not.
+fn has_watchpoints() -> bool {
+    let has = watched("hot", "").stdout.contains("by watchpoints\n");
+    if !has {
+        println!("skipped: no watchpoints here (`cargo fencepost doctor` says why)");
+    }
+    has
+}
+
+fn prints(ran: &Ran, stdout: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if ran.stdout != stdout || ran.status.code() != Some(0) {
+        wrong.push(format!("{}, prints {:?}, not {stdout:?}", ran.ending(), ran.stdout));
+    }
+    ran.complain(wrong)
+}
+
+#[test]
+fn other_fields_of_a_hot_page_cost_nothing_under_watchpoints() {
+    let notes = "7 -> 1 at 64 in victim_writes\n1 -> 501 at 64 in victim_writes\ncount 2 lost 0\nsurvived\n";
+    if has_watchpoints() {
+        let ran = watched("hot", "");
+        fail_on(prints(&ran, &format!("by watchpoints\narmed\nstepped 0\n{notes}")));
+    }
+    let ran = watched("hot", "watchpoints");
+    fail_on(prints(&ran, &format!("by pages\narmed\nstepped 2002\n{notes}")));
+}
+
+#[test]
+fn a_watchpoint_is_set_on_any_bytes_and_pages_are_closed_only_where_they_may_be() {
+    let notes = "5 -> 6 by \"main\"\ncount 1 lost 0\n1 -> 4 by \"main\"\ncount 1 lost 0\nlocal 4\nsurvived\n";
+    if has_watchpoints() {
+        fail_on(prints(&watched("own", ""), &format!("armed\n{notes}")));
+    }
+    let ran = watched("own", "watchpoints");
+    let mut wrong = Vec::new();
+    if !ran.stdout.contains("closed by whole pages") || !ran.stdout.contains("on this thread's stack") {
+        wrong.push(format!("must say why not: {:?}", ran.stdout));
+    }
+    fail_on(ran.complain(wrong));
+}
+
+#[test]
+fn threads_of_before_and_after_are_watched_and_theirs() {
+    let stdout = "armed\n1 -> 2 by \"old\"\n2 -> 3 by \"child\"\n3 -> 4 by \"new\"\n4 -> 5 by \"main\"\ncount 4 lost 0\nsurvived\n";
+    for deny in ["", "watchpoints"] {
+        fail_on(prints(&watched("threads", deny), stdout));
+    }
+}
+
+#[test]
+fn writes_of_two_threads_at_once_are_all_noted() {
+    if has_watchpoints() {
+        let ran = watched("raced 1000", "");
+        fail_on(prints(&ran, "armed\nby watchpoints noted 2000 of 2000, counted 2000\nsurvived\n"));
+    }
+}
+
+/// Whether the kernel's writes are seen is a matter of permissions; that they have their effect is not.
+#[test]
+fn the_kernels_writes_are_noted_where_that_may_be() {
+    if !has_watchpoints() {
+        return;
+    }
+    let ran = watched("kernel", "");
+    let covered = "armed\nread 8\nsystem calls: covered, by watchpoints\n1 -> 7523094288207667809 by \"main\"\ncount 1 lost 0\n7523094288207667809 -> 2 by \"main\"\ncount 2 lost 0\nsurvived\n";
+    let not = "armed\nread 8\nsystem calls: not covered\ncount 0 lost 0\n1 -> 2 by \"main\"\ncount 1 lost 0\nsurvived\n";
+    let is_covered = ran.stdout.contains("system calls: covered");
+    println!("{}", if is_covered { "covered" } else { "not covered: the kernel is not ours to watch" });
+    fail_on(prints(&ran, if is_covered { covered } else { not }));
+    let ran = watched("kernel", "watch-kernel");
+    fail_on(prints(&ran, not));
+}
+
+#[test]
+fn the_programs_own_traps_stay_its_own() {
+    let stdout = "armed\ntrapped 2\n1 -> 2 by \"main\"\n2 -> 3 by \"main\"\ncount 2 lost 0\ntrapped 2 and later 1\n3 -> 4 by \"main\"\ncount 3 lost 0\nsurvived\n";
+    for deny in ["", "watchpoints"] {
+        fail_on(prints(&watched("trap", deny), stdout));
+    }
+}
+
+#[test]
+fn a_child_and_its_parent_watch_each_for_itself() {
+    for (deny, way) in [("", "watchpoints"), ("watchpoints", "pages")] {
+        if deny.is_empty() && !has_watchpoints() {
+            continue;
+        }
+        let stdout = format!(
+            "armed\nchild by {way}\n1 -> 2 by \"main\"\ncount 1 lost 0\nparent by {way}\n1 -> 3 by \"main\"\ncount 1 lost 0\nsurvived\n"
+        );
+        fail_on(prints(&watched("forked", deny), &stdout));
+    }
+}
+
+#[test]
+fn a_program_that_closes_all_descriptors_is_watched_by_its_pages() {
+    if has_watchpoints() {
+        let ran = watched("closed", "");
+        fail_on(prints(&ran, "armed\nby pages\n1 -> 2 by \"main\"\ncount 1 lost 0\nsurvived\n"));
+        assert!(ran.stderr.contains("goes on by closing its pages"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_thread_that_holds_every_signal_back_is_not_harmed() {
+    // Where pages are closed, as with any fault, a write ends such a thread's process.
+    if has_watchpoints() {
+        fail_on(prints(&watched("held-back", ""), "armed\nlast 3 -> 4\nby watchpoints\nsurvived\n"));
+    }
+}
+
+#[test]
+fn what_the_processor_has_no_room_for_is_watched_by_pages() {
+    if has_watchpoints() {
+        let ways = r#"["watchpoints", "watchpoints", "watchpoints", "watchpoints", "pages", "pages"]"#;
+        let stdout = format!("{ways}\narmed\n[1, 1, 1, 1, 1, 1]\nwide by watchpoints\nsurvived\n");
+        fail_on(prints(&watched("many", ""), &stdout));
+        let ways = r#"["watchpoints", "watchpoints", "watchpoints", "watchpoints"]"#;
+        fail_on(prints(&watched("freed", ""), &format!("armed\ncount 1\n{ways}\nsurvived\n")));
+    }
+}
+
+#[test]
+fn one_instruction_may_write_to_several_watched_words() {
+    for deny in ["", "watchpoints"] {
+        fail_on(prints(&watched("wide", deny), "armed\n[4, 0, 2, 3]\nsurvived\n"));
+    }
+}
+
+#[test]
+fn what_is_watched_may_be_sealed_as_well() {
+    for deny in ["", "watchpoints", "keys"] {
+        let stdout = "armed\nviolations 1\n1 -> 2 by \"main\"\n2 -> 3 by \"main\"\ncount 2 lost 0\nread 0x3\nsurvived\n";
+        let ran = watched("sealed", deny);
+        fail_on(prints(&ran, stdout));
+        assert_eq!(ran.reports.len(), 1, "{}", ran.stderr);
+    }
+}
