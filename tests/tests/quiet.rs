@@ -172,8 +172,7 @@ fn a_million_live_blocks_under_marker() {
     let ran = clean(&format!("live-blocks {blocks}")).options("engine=marker").seconds(300).run();
     print!("{:?}\n{}", ran.took, ran.stderr);
     let mut wrong = ran.silent(0);
-    // The highest count is put together from the threads' own now and then, so it may lag by a few.
-    if ran.summary()["live_max"].as_u64() < Some(blocks / 100 * 99) {
+    if ran.summary()["live_max"].as_u64() < Some(blocks) {
         wrong.extend(ran.complain(vec![format!(
             "no more than {} blocks were guarded at once",
             ran.summary()["live_max"]

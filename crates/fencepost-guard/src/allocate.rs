@@ -206,10 +206,19 @@ impl<P: Platform> Guard<P> {
         if delta.cast_signed().unsigned_abs() >= HELD_STEP {
             self.limits.add_held(state.held_delta.swap(0, Ordering::Relaxed));
         }
-        let delta = state.live_delta.load(Ordering::Relaxed);
-        if delta.cast_signed().unsigned_abs() >= LIVE_STEP {
-            self.limits.add_live(state.live_delta.swap(0, Ordering::Relaxed));
+        let delta = state.live_delta.load(Ordering::Relaxed).cast_signed();
+        if delta > state.live_peak.load(Ordering::Relaxed).cast_signed() {
+            state.live_peak.store(delta.cast_unsigned(), Ordering::Relaxed);
         }
+        if delta.unsigned_abs() >= LIVE_STEP {
+            self.add_live(state);
+        }
+    }
+
+    /// Adds a thread's own count of live blocks to the common one.
+    pub(crate) fn add_live(&self, state: &ThreadState) {
+        let peak = state.live_peak.swap(0, Ordering::Relaxed);
+        self.limits.add_live(state.live_delta.swap(0, Ordering::Relaxed), peak);
     }
 
     /// Steps in front again when somebody has put a handler in our place.

@@ -87,11 +87,11 @@ impl Limits {
         self.held.fetch_add(delta, Ordering::Relaxed);
     }
 
-    /// Adds a thread's own count of live blocks (wrapping).
-    pub(crate) fn add_live(&self, delta: u64) {
-        let now = self.live.fetch_add(delta, Ordering::Relaxed).wrapping_add(delta);
-        if now <= i64::MAX as u64 {
-            self.live_max.fetch_max(now, Ordering::Relaxed);
+    /// Adds a thread's own count of live blocks (wrapping), and the most that it was.
+    pub(crate) fn add_live(&self, delta: u64, peak: u64) {
+        let most = self.live.fetch_add(delta, Ordering::Relaxed).wrapping_add(peak);
+        if most <= i64::MAX as u64 {
+            self.live_max.fetch_max(most, Ordering::Relaxed);
         }
     }
 
@@ -124,9 +124,11 @@ impl Limits {
         if held > i64::MAX as u64 { 0 } else { held }
     }
 
-    /// The most blocks that were alive at once, to within [`LIVE_STEP`] a thread.
-    pub(crate) fn live_max(&self) -> u64 {
-        self.live_max.load(Ordering::Relaxed)
+    /// The most blocks that were alive at once, given what threads have not told yet; of more than one thread to
+    /// within [`LIVE_STEP`] each.
+    pub(crate) fn live_max(&self, untold: u64) -> u64 {
+        let now = self.live.load(Ordering::Relaxed).wrapping_add(untold);
+        self.live_max.load(Ordering::Relaxed).max(if now > i64::MAX as u64 { 0 } else { now })
     }
 }
 

@@ -284,7 +284,7 @@ impl<P: Platform> Guard<P> {
     /// Gives a thread's counts and spans to the common stock.
     fn hand_over(&self, state: &ThreadState) {
         self.limits.add_held(state.held_delta.swap(0, Ordering::Relaxed));
-        self.limits.add_live(state.live_delta.swap(0, Ordering::Relaxed));
+        self.add_live(state);
         for (pages, word) in state.spans.iter().enumerate() {
             if let Some(index) = (word.swap(0, Ordering::Relaxed) as usize).checked_sub(1) {
                 self.heap.orphan(&self.platform, index, pages);

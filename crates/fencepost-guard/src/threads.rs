@@ -125,8 +125,9 @@ pub(crate) struct ThreadState {
     pub(crate) waiting_count: AtomicU32,
     /// Held bytes not yet added to the common count, wrapping.
     pub(crate) held_delta: AtomicU64,
-    /// Live blocks not yet added to the common count, wrapping.
+    /// Live blocks not yet added to the common count, wrapping, and the most that they were.
     pub(crate) live_delta: AtomicU64,
+    pub(crate) live_peak: AtomicU64,
     pub(crate) counters: Counters,
     stack_start: AtomicUsize,
     stack_len: AtomicUsize,
@@ -299,9 +300,8 @@ impl ThreadTable {
     /// Takes a state back from a thread that ends. Its spans must have been handed over before.
     pub(crate) fn give_back<P: Threads>(&self, platform: &P, state: &ThreadState) {
         self.remember(platform, state.number.load(Ordering::Relaxed));
-        let held = self.lock.hold(platform);
+        let _held = self.lock.hold(platform);
         self.give_back_locked(state);
-        drop(held);
     }
 
     fn give_back_locked(&self, state: &ThreadState) {

@@ -227,6 +227,8 @@ impl<P: Platform> Guard<P> {
         }
         let refused = self.moving.refusals();
         let live = guarded.saturating_sub(freed);
+        let peaks = self.threads.owned().map(|state| state.live_peak.load(Ordering::Relaxed));
+        let untold = peaks.fold(0, u64::saturating_add);
         let count = self.reporter.count.load(Ordering::Relaxed);
         let [regions, regions_reserved, regions_committed] = (self.hooks.regions)();
         let (contexts, contexts_guarded) = self.contexts.counts();
@@ -243,7 +245,7 @@ impl<P: Platform> Guard<P> {
             guarded,
             unguarded,
             live,
-            live_max: self.limits.live_max().max(live),
+            live_max: self.limits.live_max(untold).max(live),
             quarantined_bytes: self.heap.quarantined_bytes(),
             held_bytes: self
                 .limits

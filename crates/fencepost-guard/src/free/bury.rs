@@ -61,7 +61,7 @@ impl<P: Platform> Guard<P> {
             None => {
                 self.threads.shared.freed.fetch_add(1, Ordering::Relaxed);
                 self.limits.add_held(0u64.wrapping_sub(held));
-                self.limits.add_live(u64::MAX);
+                self.limits.add_live(u64::MAX, 0);
             }
         }
         self.count_dead(setup, nested, named.index, named.pages);

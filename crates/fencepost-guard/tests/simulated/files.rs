@@ -137,6 +137,22 @@ fn a_child_accounts_for_what_it_allocated_itself() {
 }
 
 #[test]
+fn the_most_blocks_at_once_are_counted_to_the_block() {
+    for (blocks, rounds) in [(1, 1), (7, 3), (64, 2), (1000, 2)] {
+        let world = World::rendering("", render_nothing);
+        for _ in 0..rounds {
+            let all: Vec<usize> = (0..blocks).map(|_| world.block(24, 8)).collect();
+            for block in all {
+                world.free(block, 24, 8);
+            }
+        }
+        world.guard.on_leaving();
+        let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
+        assert!(text.contains(&format!("\"live\":0,\"live_max\":{blocks},")), "{text}");
+    }
+}
+
+#[test]
 fn a_program_that_is_left_alone_says_why() {
     let world = World::unstarted(SimOptions::new(), "", None);
     world.guard.decline("it has its own");
