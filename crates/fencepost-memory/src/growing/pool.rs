@@ -5,8 +5,9 @@
 //! slot whose generations are used up retires. The generations lie apart from the values, because in strict mode each
 //! value has pages of its own, at the end of them and with a closed page behind, which are closed while it is free.
 //!
-//! Which slots are free is a stack of their numbers, which shares its memory with the generations: there are never more
-//! of them than slots.
+//! Which slots are free is a stack of their numbers, which lies apart from the generations as well: what is loaded with
+//! either is more of the same, which the next calls want. A list through the free slots would make each insertion wait
+//! for what the one before it loads.
 
 use core::marker::PhantomData;
 use core::mem::{self, MaybeUninit};
@@ -37,30 +38,40 @@ const BATCH: usize = 64;
 /// ```
 #[derive(Debug)]
 pub struct Pool<T, M: System + 'static = Host> {
-    ground: Ground<M>,
-    base: NonNull<u8>,
-    slots: GrowVec<Slot, M>,
-    /// How many slots are free. Their numbers are a stack, in the first elements of `slots`.
-    free: usize,
-    /// A value goes in without more ado where more slots than this are free: 0, and in strict mode all there can be.
-    floor: usize,
-    /// Slots whose generations are used up.
-    retired: usize,
+    /// The value of the first slot, and its generation. Neither ever moves.
+    first: NonNull<u8>,
+    generations: NonNull<u32>,
     /// Bytes from one slot to the next.
     stride: usize,
-    /// Bytes of a stride before the value.
-    lead: usize,
-    /// Freed slots that the system would not close.
-    open: usize,
+    /// How many slots there are.
+    slots: usize,
+    /// Past the last number on the stack of free slots.
+    top: NonNull<u32>,
+    /// A value goes in without more ado where `top` lies past this: the start of the stack, and in strict mode the end of
+    /// all addresses.
+    floor: *mut u32,
+    /// A value goes out without more ado where its generation is less than this: the last there is, and in strict mode 0.
+    ceiling: u32,
+    /// Apart: nothing on the hot path takes the address of the pool, so that a loop keeps its numbers in registers.
+    rest: Box<Rest<M>>,
     values: PhantomData<T>,
 }
 
+/// What a pool needs where a slot is made, closed or opened.
 #[derive(Debug)]
-struct Slot {
-    generation: u32,
-    /// An element of the stack of free slots, which has nothing to do with this one. A list through the free slots
-    /// themselves would make each insertion wait for what the one before it loads.
-    free: u32,
+struct Rest<M: System + 'static> {
+    ground: Ground<M>,
+    /// One for each slot there is.
+    generations: GrowVec<u32, M>,
+    /// The numbers of free slots, a stack of which the first `free` elements count. As long as `generations`.
+    vacant: GrowVec<u32, M>,
+    stride: usize,
+    /// Bytes of a slot's pages up to the end of its value, in strict mode.
+    data: usize,
+    /// Slots whose generations are used up.
+    retired: usize,
+    /// Freed slots that the system would not close.
+    open: usize,
 }
 
 /// Which value of a [`Pool`]. As small as a pointer, and copied freely: a stale one finds nothing. One of another pool
@@ -129,25 +140,35 @@ impl<T, M: System + 'static> Pool<T, M> {
             lead = data - size;
             options.bound = bound.checked_mul(stride).ok_or(MemoryError::BadSize)?;
         }
-        let slots = Options::on(options.memory, bound * mem::size_of::<Slot>());
-        let floor = if options.strict { usize::MAX } else { 0 };
+        let numbers = |name| Options::on(options.memory, bound * mem::size_of::<u32>()).name(name).vec();
+        let (generations, vacant) = (numbers("generations of a pool")?, numbers("free slots of a pool")?);
+        let (floor, ceiling) = match options.strict {
+            true => (core::ptr::without_provenance_mut(usize::MAX), 0),
+            false => (vacant.base().as_ptr(), u32::MAX),
+        };
         let mut ground = options.ground(RegionKind::Pool)?;
         if ground.is_strict() {
             ground.entry().set_slots(stride, size, page);
             ground.committed = ground.space().len();
         }
-        let base = NonNull::new(ground.space().as_ptr()).unwrap_or(NonNull::dangling());
-        let slots = slots.name("slots of a pool").vec()?;
+        let first = ground.space().as_ptr().wrapping_add(lead);
         Ok(Pool {
-            ground,
-            base,
-            slots,
-            free: 0,
-            floor,
-            retired: 0,
+            first: NonNull::new(first).unwrap_or(NonNull::dangling()),
+            generations: generations.base(),
             stride,
-            lead,
-            open: 0,
+            slots: 0,
+            top: vacant.base(),
+            floor,
+            ceiling,
+            rest: Box::new(Rest {
+                ground,
+                generations,
+                vacant,
+                stride,
+                data: lead + size,
+                retired: 0,
+                open: 0,
+            }),
             values: PhantomData,
         })
     }
@@ -158,88 +179,36 @@ impl<T, M: System + 'static> Pool<T, M> {
     /// [`Refused`] with the value: past the bound, or the system refused.
     #[inline]
     pub fn insert(&mut self, value: T) -> Result<Handle<T>, Refused<T>> {
-        if self.free <= self.floor
-            && let Err(error) = self.make_ready()
-        {
-            return Err(Refused { value, error });
+        if self.top.as_ptr() <= self.floor {
+            match Rest::make_ready(&mut self.rest, self.top) {
+                Ok(top) => (self.top, self.slots) = (top, self.rest.generations.len()),
+                Err(error) => return Err(Refused { value, error }),
+            }
         }
-        let last = self.free - 1;
-        // SAFETY: some slot is free by now, and what the stack has are numbers of slots, fewer than there are slots.
-        let (index, slot) = unsafe {
-            let index = self.slots.get_unchecked(last).free;
-            (index, self.slots.get_unchecked_mut(index as usize))
+        // SAFETY: some slot is free by now, so that there is a number below the top, of a slot; each has a generation.
+        let (index, generation) = unsafe {
+            self.top = self.top.sub(1);
+            let index = self.top.read();
+            let generation = self.generations.add(index as usize);
+            generation.write(generation.read() + 1);
+            (index, generation.read())
         };
-        let generation = slot.generation + 1;
-        slot.generation = generation;
-        self.free = last;
         // SAFETY: a slot that was free is committed, and no value is in it.
         unsafe { self.place(index).write(MaybeUninit::new(value)) };
         Ok(Handle { index, generation, value: PhantomData })
     }
 
-    /// Sees to it that a free slot is there, committed and open. Apart, and without the value, so that the
-    /// common case moves the value once.
-    #[cold]
-    #[inline(never)]
-    fn make_ready(&mut self) -> Result<(), MemoryError> {
-        let Some(last) = self.free.checked_sub(1) else { return self.extend() };
-        let pages = self.pages(self.slots[last].free);
-        self.ground.open(pages)
-    }
-
-    /// Makes more slots, and puts them on the stack, which is empty: as many as memory is committed for, up to a batch.
-    fn extend(&mut self) -> Result<(), MemoryError> {
-        let index = self.slots.len();
-        let end = (index + 1).checked_mul(self.stride);
-        // Where slots have no size or no number, the bound is that of the numbers.
-        let end = if index < NONE as usize { end } else { None };
-        if end.is_none_or(|end| end > self.ground.committed()) {
-            self.ground.grow(end, index * self.stride)?;
-        }
-        let mut count = 1;
-        if self.ground.is_strict() {
-            let pages = self.pages(index as u32);
-            self.ground.commit_range(pages)?;
-        } else {
-            let room = self.ground.committed().min(self.ground.space().len());
-            let fit = (room - index * self.stride).checked_div(self.stride).unwrap_or(BATCH);
-            count = fit.clamp(1, BATCH).min(NONE as usize - index);
-        }
-        self.slots.append_with(count, |_| Slot { generation: 0, free: 0 })?;
-        for (slot, new) in self.slots.iter_mut().zip((index..index + count).rev()) {
-            slot.free = new as u32;
-        }
-        let used = self.ground.start() + (index + count) * self.stride;
-        self.ground.entry().frontier.store(used, Relaxed);
-        self.free = count;
-        Ok(())
-    }
-
-    /// The pages of a slot's value, in strict mode.
-    fn pages(&self, index: u32) -> core::ops::Range<usize> {
-        let start = index as usize * self.stride;
-        start..start + self.lead + mem::size_of::<T>()
-    }
-
     #[inline]
     fn place(&self, index: u32) -> NonNull<MaybeUninit<T>> {
-        // Of a size that the compiler knows, where it may: it multiplies faster.
-        let offset = match self.ground.is_strict() {
-            true => self.strict_offset(index),
-            false => index as usize * mem::size_of::<T>(),
-        };
         // SAFETY: a slot that exists lies within the reservation.
-        unsafe { self.base.add(offset).cast() }
-    }
-
-    #[cold]
-    fn strict_offset(&self, index: u32) -> usize {
-        index as usize * self.stride + self.lead
+        unsafe { self.first.add(index as usize * self.stride).cast() }
     }
 
     #[inline]
     fn is_good(&self, handle: Handle<T>) -> bool {
-        self.slots.get(handle.index as usize).is_some_and(|slot| slot.generation == handle.generation)
+        let index = handle.index as usize;
+        // SAFETY: each slot has a generation.
+        index < self.slots && unsafe { self.generations.add(index).read() } == handle.generation
     }
 
     /// The value, if it is still there.
@@ -264,39 +233,28 @@ impl<T, M: System + 'static> Pool<T, M> {
     /// Takes a value out. In strict mode the slot's pages trap from here, until it has a new tenant.
     #[inline]
     pub fn remove(&mut self, handle: Handle<T>) -> Option<T> {
-        let slot = self.slots.get_mut(handle.index as usize)?;
-        if slot.generation != handle.generation {
+        if !self.is_good(handle) {
             return None;
         }
-        let generation = handle.generation.wrapping_add(1);
-        slot.generation = generation;
-        // Generations that begin anew would make old handles good again: the slot retires.
-        if generation == 0 {
-            self.retired += 1;
-        } else {
-            // SAFETY: this slot was not free, so fewer slots are than there are.
-            unsafe { self.slots.get_unchecked_mut(self.free) }.free = handle.index;
-            self.free += 1;
-        }
+        // SAFETY: the handle is good, so that it names a slot; each has a generation.
+        unsafe { self.generations.add(handle.index as usize).write(handle.generation.wrapping_add(1)) };
         // SAFETY: the slot held a value, and its new generation says that it does no more.
         let value = unsafe { self.place(handle.index).read().assume_init() };
-        if self.ground.is_strict() {
-            self.close(handle.index);
+        if handle.generation >= self.ceiling {
+            self.top = Rest::let_go(&mut self.rest, handle.index, self.top);
+        } else {
+            // SAFETY: this slot was not free, so fewer slots are than there are, and the stack has room for all of them.
+            unsafe {
+                self.top.write(handle.index);
+                self.top = self.top.add(1);
+            }
         }
         Some(value)
     }
 
-    #[cold]
-    fn close(&mut self, index: u32) {
-        let pages = self.pages(index);
-        if !self.ground.close(pages) {
-            self.open += 1;
-        }
-    }
-
     /// How many values there are.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free - self.retired
+        self.slots - self.rest.free(self.top) - self.rest.retired
     }
 
     /// Whether there is none.
@@ -310,10 +268,10 @@ impl<T, M: System + 'static> Pool<T, M> {
     }
 
     fn handles(&self) -> impl Iterator<Item = Handle<T>> {
-        let live = self.slots.iter().enumerate().filter(|(_, slot)| slot.generation & 1 == 1);
-        live.map(|(index, slot)| Handle {
+        let live = self.rest.generations.iter().enumerate().filter(|(_, generation)| **generation & 1 == 1);
+        live.map(|(index, generation)| Handle {
             index: index as u32,
-            generation: slot.generation,
+            generation: *generation,
             value: PhantomData,
         })
     }
@@ -326,30 +284,129 @@ impl<T, M: System + 'static> Pool<T, M> {
 
     /// The bound in values.
     pub fn bound(&self) -> usize {
-        self.ground.space().len().checked_div(self.stride).unwrap_or(NONE as usize).min(NONE as usize)
+        self.rest.ground.space().len().checked_div(self.stride).unwrap_or(NONE as usize).min(NONE as usize)
     }
 
     /// Bytes of memory committed for values.
     pub fn committed(&self) -> usize {
-        self.ground.space().committed()
+        self.rest.ground.space().committed()
     }
 
     /// Freed slots that do not trap although the pool is strict, because the system would not close them (it allows so
     /// many mappings only).
     pub fn left_open(&self) -> usize {
-        self.open
+        self.rest.open
+    }
+}
+
+/// What changes the stack of free slots is given its top, and says where that is afterwards.
+impl<M: System + 'static> Rest<M> {
+    /// How many slots are free.
+    fn free(&self, top: NonNull<u32>) -> usize {
+        (top.addr().get() - self.vacant.base().addr().get()) / mem::size_of::<u32>()
+    }
+
+    /// Sees to it that the newest free slot is there, committed and open. Apart, and without the value, so that the common
+    /// case moves the value once.
+    #[cold]
+    #[inline(never)]
+    fn make_ready(&mut self, top: NonNull<u32>) -> Result<NonNull<u32>, MemoryError> {
+        let Some(last) = self.free(top).checked_sub(1) else { return self.extend() };
+        let pages = self.pages(self.vacant[last]);
+        self.ground.open(pages)?;
+        Ok(top)
+    }
+
+    /// Makes more slots, and puts them on the stack, which is empty: as many as memory is committed for, up to a batch.
+    fn extend(&mut self) -> Result<NonNull<u32>, MemoryError> {
+        let index = self.generations.len();
+        let end = (index + 1).checked_mul(self.stride);
+        // Where slots have no size or no number, the bound is that of the numbers.
+        let end = if index < NONE as usize { end } else { None };
+        if end.is_none_or(|end| end > self.ground.committed()) {
+            self.ground.grow(end, index * self.stride)?;
+        }
+        let mut count = 1;
+        if self.ground.is_strict() {
+            let pages = self.pages(index as u32);
+            self.ground.commit_range(pages)?;
+        } else {
+            let room = self.ground.committed().min(self.ground.space().len());
+            let fit = (room - index * self.stride).checked_div(self.stride).unwrap_or(BATCH);
+            count = fit.clamp(1, BATCH).min(NONE as usize - index);
+        }
+        self.vacant.reserve_more(count)?;
+        self.generations.append_with(count, |_| 0)?;
+        self.vacant.append_with(count, |_| 0)?;
+        for (place, new) in self.vacant.iter_mut().zip((index..index + count).rev()) {
+            *place = new as u32;
+        }
+        let used = self.ground.start() + (index + count) * self.stride;
+        self.ground.entry().frontier.store(used, Relaxed);
+        // SAFETY: the stack is at least as long.
+        Ok(unsafe { self.vacant.base().add(count) })
+    }
+
+    /// The pages of a slot's value, in strict mode.
+    fn pages(&self, index: u32) -> core::ops::Range<usize> {
+        let start = index as usize * self.stride;
+        start..start + self.data
+    }
+
+    /// Takes a slot back whose value is gone, in strict mode or where its generations may be used up.
+    #[cold]
+    #[inline(never)]
+    fn let_go(&mut self, index: u32, top: NonNull<u32>) -> NonNull<u32> {
+        if self.ground.is_strict() {
+            let pages = self.pages(index);
+            if !self.ground.close(pages) {
+                self.open += 1;
+            }
+        }
+        // Generations that begin anew would make old handles good again: the slot retires.
+        if self.generations[index as usize] == 0 {
+            self.retired += 1;
+            return top;
+        }
+        let free = self.free(top);
+        self.vacant[free] = index;
+        // SAFETY: the number at the old top is within the stack.
+        unsafe { top.add(1) }
     }
 }
 
 impl<T, M: System + 'static> Drop for Pool<T, M> {
     fn drop(&mut self) {
         if mem::needs_drop::<T>() {
-            for (index, slot) in self.slots.iter().enumerate() {
-                if slot.generation & 1 == 1 {
+            for (index, generation) in self.rest.generations.iter().enumerate() {
+                if generation & 1 == 1 {
                     // SAFETY: the slot holds a value, and nobody looks at it after this.
                     unsafe { self.place(index as u32).as_mut().assume_init_drop() };
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_whose_generations_are_used_up_retires() {
+        for strict in [false, true] {
+            let mut pool = Options::new(1 << 16).strict(strict).pool::<u64>().expect("memory");
+            let first = pool.insert(1).expect("memory");
+            assert_eq!(pool.remove(first), Some(1));
+            // SAFETY: slot 0 exists, so that it has a generation; it is free, so that the number is even.
+            unsafe { pool.generations.write(u32::MAX - 1) };
+            // The free slot on top is the one that was given back last.
+            let last = pool.insert(2).expect("memory");
+            assert_eq!((last.index, last.generation, pool.get(last)), (0, u32::MAX, Some(&2)));
+            assert_eq!((pool.remove(last), pool.remove(last), pool.len()), (Some(2), None, 0));
+            let next = pool.insert(3).expect("memory");
+            assert_ne!(next.index, 0, "it is never used again, or old handles would be good");
+            assert_eq!((pool.get(last), pool.get(next), pool.len()), (None, Some(&3), 1));
         }
     }
 }

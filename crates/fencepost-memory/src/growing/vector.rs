@@ -156,6 +156,11 @@ impl<T, M: System + 'static> GrowVec<T, M> {
         Ok(())
     }
 
+    /// Where the first element lies, now and always.
+    pub(super) fn base(&self) -> NonNull<T> {
+        self.base
+    }
+
     /// Takes the last element off.
     pub fn pop(&mut self) -> Option<T> {
         self.len = self.len.checked_sub(1)?;
