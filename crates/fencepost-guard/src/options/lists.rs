@@ -39,8 +39,22 @@ impl Collecting {
     };
 }
 
-/// Adds the ranges of `value` to a list, which the first of its key in a text empties before.
-pub(super) const fn collect(target: &mut SizeRanges, begun: &mut bool, value: &[u8]) -> Result<(), Problem> {
+/// What the entries of a list of numbers are.
+#[derive(Clone, Copy)]
+pub(super) enum Entries {
+    /// Sizes, and ranges of them.
+    Sizes,
+    /// Fingerprints of sites.
+    Sites,
+}
+
+/// Adds the entries of `value` to a list, which the first of its key in a text empties before.
+pub(super) const fn collect(
+    target: &mut SizeRanges,
+    begun: &mut bool,
+    value: &[u8],
+    entries: Entries,
+) -> Result<(), Problem> {
     let mut ranges = if *begun { *target } else { SizeRanges::EMPTY };
     let mut left = Some(value);
     while let Some(text) = left {
@@ -54,7 +68,11 @@ pub(super) const fn collect(target: &mut SizeRanges, begun: &mut bool, value: &[
             ranges = SizeRanges::EMPTY;
             continue;
         }
-        let Some(range) = range(item) else { return Err(Problem::BadValue) };
+        let range = match entries {
+            Entries::Sizes => range(item),
+            Entries::Sites => site(item),
+        };
+        let Some(range) = range else { return Err(Problem::BadValue) };
         let Some(longer) = ranges.with(range) else { return Err(Problem::TooManyRanges) };
         ranges = longer;
     }
@@ -75,6 +93,13 @@ const fn range(text: &[u8]) -> Option<SizeRange> {
         },
     };
     if first <= last { Some(SizeRange { first, last }) } else { None }
+}
+
+const fn site(text: &[u8]) -> Option<SizeRange> {
+    match number(text) {
+        Some(site) => Some(SizeRange { first: site, last: site }),
+        None => None,
+    }
 }
 
 /// The same for names.
@@ -117,34 +142,4 @@ const fn is_name(item: &[u8]) -> bool {
         rest = after;
     }
     core::str::from_utf8(item).is_ok()
-}
-
-/// The same for sites.
-pub(super) const fn collect_sites(
-    target: &mut SizeRanges,
-    begun: &mut bool,
-    value: &[u8],
-) -> Result<(), Problem> {
-    let mut sites = if *begun { *target } else { SizeRanges::EMPTY };
-    let mut left = Some(value);
-    while let Some(text) = left {
-        let (item, after) = split_at(text, b',');
-        left = after;
-        let item = item.trim_ascii();
-        if item.is_empty() {
-            continue;
-        }
-        if same(item, b"none") {
-            sites = SizeRanges::EMPTY;
-            continue;
-        }
-        let Some(site) = number(item) else { return Err(Problem::BadValue) };
-        let Some(longer) = sites.with(SizeRange { first: site, last: site }) else {
-            return Err(Problem::TooManyRanges);
-        };
-        sites = longer;
-    }
-    *target = sites;
-    *begun = true;
-    Ok(())
 }

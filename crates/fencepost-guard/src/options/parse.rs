@@ -15,7 +15,7 @@
 
 use super::error::{OptionError, Problem};
 use super::keys::{KEYS, Key, KeySpec, Shown};
-use super::lists::{Collecting, collect, collect_names, collect_sites};
+use super::lists::{Collecting, Entries, collect, collect_names};
 use super::text::{nearest, number, same, size, split_at, split_at_closing};
 use super::values::{
     Color, EngineChoice, MallocAlign, MaxMemory, Mode, OnError, Options, PathText, Place, When,
@@ -230,10 +230,18 @@ const fn assign(
         Key::SampleRate => set!(options.sample_rate, between(value, 1, u32::MAX as u64), u32),
         Key::Engine => set!(options.engine, EngineChoice::from_word(value)),
         Key::Place => set!(options.place, Place::from_word(value)),
-        Key::OnlySize => return collect(&mut options.only_size, &mut collecting.only_size, value),
-        Key::SkipSize => return collect(&mut options.skip_size, &mut collecting.skip_size, value),
-        Key::OnlyAlign => return collect(&mut options.only_align, &mut collecting.only_align, value),
-        Key::SkipAlign => return collect(&mut options.skip_align, &mut collecting.skip_align, value),
+        Key::OnlySize => {
+            return collect(&mut options.only_size, &mut collecting.only_size, value, Entries::Sizes);
+        }
+        Key::SkipSize => {
+            return collect(&mut options.skip_size, &mut collecting.skip_size, value, Entries::Sizes);
+        }
+        Key::OnlyAlign => {
+            return collect(&mut options.only_align, &mut collecting.only_align, value, Entries::Sizes);
+        }
+        Key::SkipAlign => {
+            return collect(&mut options.skip_align, &mut collecting.skip_align, value, Entries::Sizes);
+        }
         Key::OnlyThread => {
             return collect_names(&mut options.only_thread, &mut collecting.only_thread, value);
         }
@@ -248,8 +256,12 @@ const fn assign(
         }
         Key::OnlyFn => return collect_names(&mut options.only_fn, &mut collecting.only_fn, value),
         Key::SkipFn => return collect_names(&mut options.skip_fn, &mut collecting.skip_fn, value),
-        Key::OnlySite => return collect_sites(&mut options.only_site, &mut collecting.only_site, value),
-        Key::SkipSite => return collect_sites(&mut options.skip_site, &mut collecting.skip_site, value),
+        Key::OnlySite => {
+            return collect(&mut options.only_site, &mut collecting.only_site, value, Entries::Sites);
+        }
+        Key::SkipSite => {
+            return collect(&mut options.skip_site, &mut collecting.skip_site, value, Entries::Sites);
+        }
         Key::Align => set!(options.align, malloc_align(value)),
         Key::Syscalls => set!(options.syscalls, switch(value)),
         Key::Quarantine => set!(options.quarantine, size(value)),
