@@ -4,6 +4,8 @@
 
 #[path = "preload/calls.rs"]
 mod calls;
+#[path = "preload/copies.rs"]
+mod copies;
 #[path = "preload/cwe.rs"]
 mod cwe;
 #[path = "preload/matrix.rs"]

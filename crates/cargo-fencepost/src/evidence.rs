@@ -42,6 +42,9 @@ pub fn judge(plan: &Plan, facts: &Facts, collection: &Collection, pid: u32) -> (
     let summaries = collection.summaries.iter().filter(|summary| summary.pid == pid);
     let blocks: u64 = summaries.clone().map(|summary| summary.total).sum();
     let reported = collection.findings.iter().any(|finding| finding.document.process.pid == pid);
+    if let Some(declined) = mine.clone().find(|start| start.engine.is_some() && start.why_not.is_some()) {
+        return (Guard::None, declined.why_not.clone());
+    }
     let spoke = starts > 0 || summaries.clone().next().is_some() || reported;
     if !spoke {
         // What the program itself said is better than what its file tells.
@@ -72,8 +75,9 @@ pub fn judge(plan: &Plan, facts: &Facts, collection: &Collection, pid: u32) -> (
             (Guard::Preload, Some(why))
         }
         None if blocks == 0 && summaries.clone().next().is_some() && !reported => {
-            let why = "the library was loaded and no block went through it: the program has an allocator of its own \
-                       (Go, Java and others do), or allocates nothing";
+            let why = "the library was loaded and no block went through it: the program has an allocator of its own, \
+                       as runtimes of languages do, or allocates nothing: look whether the allocator can be told to use \
+                       malloc, or build it with GuardedAlloc";
             (Guard::None, Some(why.to_owned()))
         }
         None => (Guard::Preload, None),
@@ -86,7 +90,9 @@ pub fn left_alone(collection: &Collection, pid: u32) -> Vec<String> {
     let main_is_guarded = collection.starts.iter().any(guarded);
     let mut lines: Vec<String> = Vec::new();
     for start in &collection.starts {
-        let Some(why) = start.why_not.as_ref().filter(|_| start.pid != pid || main_is_guarded) else {
+        // One that had begun and stood back is what [`judge`] speaks of.
+        let became_another = main_is_guarded && start.engine.is_none();
+        let Some(why) = start.why_not.as_ref().filter(|_| start.pid != pid || became_another) else {
             continue;
         };
         let line = format!("{}, which it started: {why}", start.exe.as_deref().unwrap_or("a program"));
@@ -161,6 +167,10 @@ mod tests {
         assert_eq!(judged(&plan, &fixed, ""), (Guard::None, "it is static".to_owned()));
         let alone = START.replace("\"strict\"", "null").replace("null}", "null,\"why_not\":\"it is busy\"}");
         assert_eq!(judged(&plan, &Facts::default(), &alone), (Guard::None, "it is busy".to_owned()));
+        // It had begun, and then stood back: what follows the first line tells.
+        let late = START.replace("null}", "null,\"why_not\":\"it is busy\"}");
+        let both = format!("{START}{late}");
+        assert_eq!(judged(&plan, &Facts::default(), &both), (Guard::None, "it is busy".to_owned()));
         let exports = Facts { own_allocator: Some("malloc".into()), ..Facts::default() };
         assert!(judged(&plan, &exports, "").1.contains("malloc of its own"));
     }

@@ -5,6 +5,7 @@ use fencepost_sys::{OnFault, OnHit, OnStep, Range};
 
 #[cfg(doc)]
 use crate::Guard;
+use crate::report::Copying;
 
 /// What the facade lends the runtime: how to walk a stack, and entries that lead back to the one static runtime.
 #[derive(Clone, Copy)]
@@ -18,6 +19,9 @@ pub struct Hooks {
     pub trace: fn(&Tracing, keep: Keep<'_>) -> u32,
     /// Bytes of memory that `trace` wants to have for each thread.
     pub trace_memory: usize,
+    /// The call of a copying function that is on the stack, of which these are the frames from the interrupted instruction
+    /// on and this the stack pointer. Called on the reporter's stack: must take no lock and read memory with care.
+    pub copy: fn(sp: usize, frames: &[u64]) -> Option<Copying>,
     /// Gives the name of a function as a programmer writes it, from the linker's. Must not allocate.
     pub demangle: Demangle,
     /// The region of the program's own that an address belongs to. Called in the fault handler: must take no lock.

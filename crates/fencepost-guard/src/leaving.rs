@@ -50,16 +50,42 @@ impl<P: Platform> Guard<P> {
         summary
     }
 
-    /// Nothing will be guarded in this process, because `why`: says so where accounts go. For a runtime that has not
-    /// begun, and will not.
+    /// Does what the runtime does for itself when a program is loaded, and leaves the blocks that are asked for meanwhile
+    /// out of the account: a program that asks for none itself is not to look as if it did.
+    pub fn apart_from_account(&self, work: impl FnOnce()) {
+        let guarded = self.threads.sum(Counters::guarded);
+        let unguarded = Unguarded::ALL.map(|why| self.unguarded_by(why));
+        work();
+        let inherited = &self.threads.inherited;
+        let asked = self.threads.sum(Counters::guarded).saturating_sub(guarded);
+        inherited.guarded.fetch_add(asked, Ordering::Relaxed);
+        for ((counter, why), before) in inherited.unguarded.iter().zip(Unguarded::ALL).zip(unguarded) {
+            counter.fetch_add(self.unguarded_by(why).saturating_sub(before), Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing will be guarded in this process, because `why`: says so where accounts go. Where the runtime has begun
+    /// already, what comes from here on is not guarded.
     pub fn decline(&self, why: &str) {
-        if self.has_begun() {
-            return;
-        }
-        let options = self.read_options("");
-        self.write_start(&options, "", "", why);
+        let (options, from) = match self.decided() {
+            Some(setup) => {
+                let Summary { engine, mode, .. } = self.summary(setup);
+                self.write_start(&setup.options, engine, mode, why);
+                (setup.options, "from here on nothing")
+            }
+            None => {
+                let options = self.read_options("");
+                self.write_start(&options, "", "", why);
+                (options, "nothing")
+            }
+        };
         if options.summary == When::On {
-            self.complain(format_args!("nothing is guarded here: {why}"));
+            self.complain(format_args!("{from} is guarded here: {why}"));
         }
+    }
+
+    /// Counts a block that was asked for after [`Guard::decline`].
+    pub fn count_stood_back(&self) {
+        self.count_unguarded(self.thread_if_known(), Unguarded::StoodBack);
     }
 }

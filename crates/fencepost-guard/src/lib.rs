@@ -82,6 +82,7 @@ pub use family::{Family, Given};
 pub use free::{Freed, Resize};
 pub use hooks::{Hooks, Keep, RenderStyle, Rendered, Tracing};
 pub use inspect::BlockFacts;
+pub use report::Copying;
 pub use resize::Content;
 pub use runtime::Guard;
 pub use seal::{Change, Log, Purpose, SealFailure, SealTicket};

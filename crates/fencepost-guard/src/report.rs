@@ -6,6 +6,7 @@
 //! resolved, with a private arena, and the rest of the text and the resolved JSON follow. If resolving faults or
 //! hangs, the raw frames are written instead.
 
+mod copying;
 mod fill;
 mod known;
 
@@ -25,6 +26,7 @@ use crate::runtime::{Guard, Setup};
 use crate::seal::SealView;
 use crate::slot::SlotView;
 use crate::threads::BUSY;
+pub use copying::Copying;
 use known::Known;
 
 /// Records kept for [`Guard::drain`].
@@ -358,13 +360,6 @@ impl<P: Platform> Guard<P> {
         record.number = u32::try_from(count).unwrap_or(u32::MAX);
         self.reporter.count.store(count, Ordering::Relaxed);
         Some(number)
-    }
-
-    /// Blocks that were not guarded, for every reason.
-    pub(crate) fn unguarded_total(&self) -> u64 {
-        fencepost_record::Unguarded::ALL
-            .into_iter()
-            .fold(0u64, |sum, why| sum.wrapping_add(self.unguarded_by(why)))
     }
 
     /// Blocks that were not guarded, for one reason.

@@ -6,6 +6,8 @@
 
 #[path = "simulated/budget.rs"]
 mod budget;
+#[path = "simulated/copies.rs"]
+mod copies;
 #[path = "simulated/deferred.rs"]
 mod deferred;
 #[path = "simulated/errors.rs"]

@@ -46,6 +46,8 @@ pub type Result<T = NonNull<u8>> = core::result::Result<T, Failure>;
 const SERVES: u32 = 0;
 /// Hands new blocks out by the inner heap; those that it guarded before stay guarded.
 const STANDS_BACK: u32 = 1;
+/// The same, and nobody else guards the program: what is handed out is counted.
+const DECLINES: u32 = 2;
 
 /// C's and C++'s allocation functions over a runtime, with an inner heap for what is not guarded.
 ///
@@ -70,10 +72,23 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
         self.stance.store(STANDS_BACK, Ordering::Release);
     }
 
+    /// Guards no further block, because of `why`, and owns up to it: an allocator that guards nothing serves the program.
+    pub fn decline(&self, why: &str) {
+        self.stance.store(DECLINES, Ordering::Release);
+        self.guard.decline(why);
+    }
+
     /// Whether new blocks are left to the inner heap.
     #[inline]
     pub fn stands_back(&self) -> bool {
         self.stance.load(Ordering::Acquire) != SERVES
+    }
+
+    /// Counts a block that is left to others, where nobody else guards the program.
+    pub fn count_left(&self) {
+        if self.stance.load(Ordering::Relaxed) == DECLINES {
+            self.guard.count_stood_back();
+        }
     }
 
     /// No longer compares which function took a block back with which handed it out.
@@ -114,6 +129,7 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
             return NonNull::new(block).ok_or(Failure::NoMemory);
         }
         if self.stands_back() {
+            self.count_left();
             return self.inner_block(layout, zeroed);
         }
         self.guard.note_exported();

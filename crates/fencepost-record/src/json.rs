@@ -7,8 +7,8 @@
 use core::fmt::{self, Write};
 
 use crate::{
-    Block, BlockState, Coverage, FrameView, Frames, Message, Neighbour, Note, REFUSAL_NAMES, Record, Stack,
-    Summary, ThreadInfo, Unguarded, Which, replay,
+    Block, BlockState, CopyInfo, Coverage, FrameView, Frames, Message, Neighbour, Note, REFUSAL_NAMES,
+    Record, Stack, Summary, ThreadInfo, Unguarded, Which, replay,
 };
 
 mod writer;
@@ -36,6 +36,7 @@ pub fn report(record: &Record, frames: &dyn Frames, out: &mut dyn Write) -> fmt:
     access(record, &mut json)?;
     block(record, frames, &mut json)?;
     given_and_damage(record, &mut json)?;
+    copy(record, &mut json)?;
     neighbours(record, &mut json)?;
     seal(record, frames, &mut json)?;
     region(record, &mut json)?;
@@ -199,6 +200,18 @@ fn given_and_damage(record: &Record, json: &mut Json<'_>) -> fmt::Result {
         }
         None => json.null(),
     }
+}
+
+fn copy(record: &Record, json: &mut Json<'_>) -> fmt::Result {
+    json.field("copy")?;
+    let Some(CopyInfo { function, to, from, size, left }) = record.copy else { return json.null() };
+    json.open('{')?;
+    json.field("function")?.text(function)?;
+    json.field("to")?.hex(to)?;
+    json.field("from")?.hex_or_null(from)?;
+    json.field("size")?.number_or_null(size)?;
+    json.field("left")?.number_or_null(left)?;
+    json.close('}')
 }
 
 fn neighbours(record: &Record, json: &mut Json<'_>) -> fmt::Result {

@@ -16,6 +16,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod copy;
 mod frames;
 pub mod json;
 mod kind;
@@ -31,6 +32,7 @@ mod summary;
 pub mod text;
 mod wording;
 
+pub use copy::CopyInfo;
 pub use frames::{ExcerptLine, Fnv, FrameView, Frames, RawFrames, Which};
 pub use kind::{AccessType, BlockState, Confidence, ErrorKind, Where};
 pub use message::Message;

@@ -12,6 +12,13 @@ pub struct Message<'a>(pub &'a Record);
 
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.say(f)?;
+        self.0.copy.map_or(Ok(()), |copy| copy.say_tail(f))
+    }
+}
+
+impl Message<'_> {
+    fn say(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.0;
         if let Some(region) = &record.region {
             return match record.kind {

@@ -1,7 +1,8 @@
 //! The record of one error: plain data of fixed size, valid when zeroed.
 
 use crate::{
-    AccessType, BlockState, Confidence, ErrorKind, ModuleTable, Notes, RegionInfo, SealInfo, Text, Where,
+    AccessType, BlockState, Confidence, CopyInfo, ErrorKind, ModuleTable, Notes, RegionInfo, SealInfo, Text,
+    Where,
 };
 
 /// The most frames a stack can hold (`stack_depth` goes up to this).
@@ -212,6 +213,8 @@ pub struct Record {
     pub neighbours: [Option<Neighbour>; 2],
     /// Address of the first damaged byte and number of damaged bytes, for a redzone corruption.
     pub damage: Option<(u64, u64)>,
+    /// The copy that the access was part of.
+    pub copy: Option<CopyInfo>,
     /// The thread that the error showed in. For `redzone-corruption` this is the thread that checked.
     pub fault: Stack,
     /// Who sealed the memory, for a seal violation, or set the tripwire.

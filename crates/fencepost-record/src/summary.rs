@@ -28,10 +28,12 @@ pub enum Unguarded {
     Kernel,
     /// The runtime found a fault of its own and stopped guarding.
     Disabled,
+    /// Asked for after the runtime stood back, because another allocator serves the program.
+    StoodBack,
 }
 
 /// How many reasons there are.
-pub const UNGUARDED_REASONS: usize = 10;
+pub const UNGUARDED_REASONS: usize = 11;
 
 impl Unguarded {
     /// All reasons, in the order they are printed; the index of each is its number.
@@ -46,6 +48,7 @@ impl Unguarded {
         Unguarded::AddressSpace,
         Unguarded::Kernel,
         Unguarded::Disabled,
+        Unguarded::StoodBack,
     ];
 
     /// The name used in JSON and in the summary.
@@ -61,6 +64,7 @@ impl Unguarded {
             Unguarded::AddressSpace => "address-space",
             Unguarded::Kernel => "kernel-refused",
             Unguarded::Disabled => "disabled",
+            Unguarded::StoodBack => "stood-back",
         }
     }
 
@@ -81,6 +85,7 @@ impl Unguarded {
             }
             Unguarded::Kernel => "the kernel refused a memory call: see the system's limits",
             Unguarded::Disabled => "the guard stopped after a fault of its own",
+            Unguarded::StoodBack => "the program has an allocator of its own, which is left alone",
         }
     }
 }

@@ -58,6 +58,7 @@ pub fn body(record: &Record, frames: &dyn Frames, style: Style, out: &mut dyn Wr
     let mut page = Page { record, frames, style, paint: Paint(style.color), nameless: false, out };
     page.excerpt()?;
     page.fault()?;
+    page.copy()?;
     page.damage()?;
     page.given_layout()?;
     page.seal()?;

@@ -3,8 +3,10 @@
 //! Strict about what the format promises: a missing key, a wrong type or an unknown kind is an error that names
 //! the line and the key. Unknown keys are let pass, so that a newer writer's lines can be read.
 
+mod copy;
 mod documents;
 mod leak;
+mod numbers;
 mod region;
 mod seal;
 
@@ -13,8 +15,10 @@ use std::fmt;
 use fencepost_record::json::{REPORT_SCHEMA, START_SCHEMA, SUMMARY_SCHEMA};
 use serde::de::DeserializeOwned;
 
+pub use copy::Copied;
 pub use documents::*;
 pub use leak::Leak;
+pub use numbers::Hex;
 pub use region::Region;
 pub use seal::{Pages, Seal};
 

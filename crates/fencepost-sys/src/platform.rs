@@ -351,6 +351,8 @@ pub struct Fault {
     pub others: bool,
     /// Whether the page is open to another thread's step, and to nobody else until that has ended.
     pub held: bool,
+    /// What is left of the copy or filling that one repeated instruction makes, where it is one.
+    pub repeated: Option<fencepost_record::CopyInfo>,
 }
 
 /// Faults, signals and stacks.

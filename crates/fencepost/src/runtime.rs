@@ -13,6 +13,7 @@ pub(crate) static GUARD: Guard<Host> = Guard::new(
         trace: capture::trace,
         trace_memory: capture::MEMORY,
         region: crate::grown::region,
+        copy,
         demangle: crate::demangle::demangle,
         regions: crate::grown::totals,
         on_fault,
@@ -29,6 +30,14 @@ pub(crate) static GUARD: Guard<Host> = Guard::new(
         render: None,
     },
 );
+
+#[cfg(all(fencepost_libc, target_arch = "x86_64"))]
+use crate::exported::copies::under_way as copy;
+
+#[cfg(not(all(fencepost_libc, target_arch = "x86_64")))]
+fn copy(_sp: usize, _frames: &[u64]) -> Option<fencepost_guard::Copying> {
+    None
+}
 
 fn on_fault(fault: &Fault) -> Verdict {
     GUARD.on_fault(fault)
@@ -98,6 +107,11 @@ pub(crate) fn here() -> usize {
 // The program's allocator may be ours or not; one small allocation finds out, and if it is ours, starts it before
 // the language's runtime looks at the signal handlers and before any thread exists.
 extern "C" fn on_load() {
+    // Where C's functions are ours the runtime runs already, and this block is not to look like one of the program's.
+    if GUARD.is_exported() { GUARD.apart_from_account(try_allocator) } else { try_allocator() }
+}
+
+fn try_allocator() {
     let layout = core::alloc::Layout::new::<u8>();
     // SAFETY: the layout is not of size zero, and the block is freed with the layout it was allocated with.
     unsafe {

@@ -72,3 +72,15 @@ fn an_allocator_under_names_of_its_own_is_seen() {
     let Some(program) = c_program(folder.path(), &wrong, &[]) else { return };
     fencepost("exec --").then([&program]).run().ends_with(100).says("partly guarded: ");
 }
+
+/// As a language's runtime that maps its own memory.
+#[test]
+fn a_program_that_never_calls_malloc_is_not_said_to_be_guarded() {
+    let folder = open_folder();
+    let source = "#include <unistd.h>\n#include <sys/mman.h>\nint main(void) {\n    char *page = mmap(0, 4096, PROT_READ | PROT_WRITE, \
+                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);\n    page[0] = 'x';\n    return write(1, page, 1) != 1;\n}\n";
+    let Some(program) = c_program(folder.path(), source, &[]) else { return };
+    let ran = fencepost("exec --").then([&program]).run().ends_with(3);
+    assert_eq!(ran.stdout, "x");
+    ran.says("no block went through it").says("build it with GuardedAlloc");
+}

@@ -50,7 +50,13 @@ fn made(name: &str) -> String {
 fn the_allocator_built_in_goes_first() {
     let ran = fencepost("exec --").then([&victim(), "use-after-free", "write", "24", "0", "0"]).run();
     let ran = ran.ends_with(100).says("use-after-free: write of").says("1 program by the allocator built in");
-    assert!(ran.stderr.contains("\nfreed "), "all three stacks: {}", ran.stderr);
+    for (event, function) in [("\nfreed ", "victim_frees"), ("\nallocated ", "victim_allocates")] {
+        let (_, after) = ran.stderr.split_once(event).expect("all three stacks");
+        let (when, stack) = after.split_once(':').expect("a heading");
+        assert!(when.contains(" before by thread "), "{}", ran.stderr);
+        let stack = stack.split("\n\n").next().unwrap_or_default();
+        assert!(stack.contains(function), "{}", ran.stderr);
+    }
     fencepost("exec --no-preload --").then([&clean(), "work"]).run().says("by the allocator built in");
 }
 

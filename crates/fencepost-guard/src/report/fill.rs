@@ -10,11 +10,11 @@ use fencepost_record::{
 };
 use fencepost_sys::Platform;
 
+use super::copying::known;
 use super::{Case, Frames, Walk};
 use crate::diagnose::{Beside, state_of};
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Act, SlotView};
-use crate::threads::Counters;
 
 impl<P: Platform> Guard<P> {
     /// Writes down everything about a case but its number. Runs on the report stack, under the reporter's lock.
@@ -66,6 +66,7 @@ impl<P: Platform> Guard<P> {
         record.fault = Stack { thread: info, trace: Trace::EMPTY, age_ms: 0 };
         let trace = &mut record.fault.trace;
         let all = walk.frames.get(..walk.count).unwrap_or(&[]);
+        let mut left_out = None;
         let from = match frames {
             Frames::Here(_) | Frames::Nowhere => Some(0),
             Frames::Fault(fault) => {
@@ -73,12 +74,17 @@ impl<P: Platform> Guard<P> {
                 record.signal = u32::try_from(fault.signal).unwrap_or(0);
                 trace.first_is_exact = true;
                 // What lies before the interrupted instruction is the handler.
-                all.iter().position(|frame| *frame == fault.pc as u64)
+                let from = all.iter().position(|frame| *frame == fault.pc as u64);
+                let call = from.and_then(|from| (self.hooks.copy)(fault.sp, all.get(from..).unwrap_or(&[])));
+                record.copy = known(fault, call.map(|call| call.copy));
+                left_out = from.zip(call).map(|(from, call)| from.wrapping_add(call.frame));
+                from
             }
         };
         match (from, frames) {
             (Some(from), _) => {
-                for frame in all.get(from..).unwrap_or(&[]) {
+                let shown = all.iter().enumerate().skip(from).filter(|(index, _)| Some(*index) != left_out);
+                for (_, frame) in shown {
                     trace.push(*frame);
                 }
             }
@@ -134,11 +140,28 @@ impl<P: Platform> Guard<P> {
         record.process.exe.push(room.get(..len).unwrap_or(&[]));
         let len = self.platform.arguments(&mut room);
         record.process.args.push(room.get(..len).unwrap_or(&[]));
+        self.fill_library(record);
         record.options = setup.options_text;
         record.engine = setup.engine().name();
         record.seed = setup.seed;
-        let guarded = self.threads.sum(Counters::guarded);
-        record.coverage = Coverage { guarded, total: guarded.wrapping_add(self.unguarded_total()) };
+        let account = self.account(setup);
+        record.coverage = Coverage { guarded: account.guarded, total: account.total };
+    }
+
+    /// The library that this code is in, where C's functions are exported from one: without it there is no guard when the
+    /// program runs again.
+    fn fill_library(&self, record: &mut Record) {
+        if !self.is_exported() {
+            return;
+        }
+        let here = self.hooks.on_fault as usize as u64;
+        let process = &mut record.process;
+        self.platform.each_module(&mut |module| {
+            let (path, is_cut) = (module.path.as_str(), module.path.is_cut());
+            if (module.start..module.end).contains(&here) && path != process.exe.as_str() && !is_cut {
+                process.preload.push(path.as_bytes());
+            }
+        });
     }
 
     fn fill_modules(&self, record: &mut Record) {

@@ -160,3 +160,36 @@ fn a_program_that_is_left_alone_says_why() {
     assert!(text.contains("\"engine\":null,\"mode\":null,"), "{text}");
     assert!(text.trim_end().ends_with("\"why_not\":\"it has its own\"}"), "{text}");
 }
+
+#[test]
+fn a_runtime_that_stands_back_later_says_so_and_counts() {
+    let world = World::rendering("summary=on", render_nothing);
+    world.block(24, 8);
+    world.guard.decline("it has its own");
+    assert!(
+        world.stderr().contains("from here on nothing is guarded here: it has its own"),
+        "{}",
+        world.stderr()
+    );
+    world.guard.count_stood_back();
+    world.guard.on_leaving();
+    let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
+    assert!(text.contains("\"engine\":\"marker\",\"mode\":\"strict\",\"exe\":"), "{text}");
+    assert!(text.contains("\"why_not\":\"it has its own\"}"), "{text}");
+    assert!(text.contains("\"total\":2,\"guarded\":1,") && text.contains("\"stood-back\":1}"), "{text}");
+}
+
+#[test]
+fn what_the_start_asks_for_is_left_out_of_the_account() {
+    let world = World::rendering("summary=on", render_nothing);
+    world.block(24, 8);
+    world.guard.apart_from_account(|| {
+        world.block(24, 8);
+        world.guard.count_stood_back();
+    });
+    world.block(24, 8);
+    world.guard.on_leaving();
+    let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
+    assert!(text.contains("\"total\":2,\"guarded\":2,") && text.contains("\"stood-back\":0}"), "{text}");
+    assert!(text.contains("\"live\":3,"), "they are there all the same: {text}");
+}

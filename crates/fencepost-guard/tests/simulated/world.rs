@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use fencepost_guard::{
-    Content, Door, Freed, Guard, Hooks, Keep, Placed, RenderStyle, Rendered, Resize, Tracing,
+    Content, Copying, Door, Freed, Guard, Hooks, Keep, Placed, RenderStyle, Rendered, Resize, Tracing,
 };
-use fencepost_record::{AccessType, ErrorKind, Record, Registers, Unguarded};
+use fencepost_record::{AccessType, CopyInfo, ErrorKind, Record, Registers, Unguarded};
 use fencepost_sys::sim::{Sim, SimOptions};
 use fencepost_sys::{AfterStep, Fault, Hit, Memory, Output, Verdict};
 
@@ -20,10 +20,14 @@ pub const REPORT: &str = "/reports";
 const OPTIONS: &str =
     "engine=marker,quarantine=256M,on_error=continue,report=/reports,seed=0x5eed,summary=off,";
 
+/// The frame in which a copy is under way, if [`COPY`] says which.
+pub const COPY_FRAME: u64 = 0x60_0000;
+
 pub type Renderer = fn(&Record, RenderStyle, &mut Rendered<'_>);
 
 thread_local! {
     static CURRENT: Cell<Option<World>> = const { Cell::new(None) };
+    pub static COPY: Cell<Option<CopyInfo>> = const { Cell::new(None) };
     static WALK: Cell<u64> = const { Cell::new(0) };
     static STACK: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
@@ -80,6 +84,11 @@ fn trace(tracing: &Tracing, keep: Keep<'_>) -> u32 {
 
 fn region(_: usize) -> Option<fencepost_record::RegionInfo> {
     None
+}
+
+fn copy(_sp: usize, frames: &[u64]) -> Option<Copying> {
+    let frame = frames.iter().position(|frame| *frame == COPY_FRAME)?;
+    COPY.get().map(|copy| Copying { frame, copy })
 }
 
 fn regions() -> [u64; 3] {
@@ -148,6 +157,7 @@ impl World {
             trace_memory: 0,
             region,
             regions,
+            copy,
             demangle: |name, with| with(name),
             on_fault,
             on_step,
@@ -361,6 +371,7 @@ pub fn fault(address: usize, access: AccessType) -> Fault {
         registers: Registers::EMPTY,
         others: false,
         held: false,
+        repeated: None,
     }
 }
 

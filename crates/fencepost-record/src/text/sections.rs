@@ -74,6 +74,16 @@ impl Page<'_> {
         self.stack(Which::Fault)
     }
 
+    /// The copy that the access was part of.
+    pub(super) fn copy(&mut self) -> fmt::Result {
+        let Some(copy) = &self.record.copy else { return Ok(()) };
+        self.open_heading()?;
+        write!(self.out, "the copy:")?;
+        self.close_space()?;
+        copy.say(self.record, self.out)?;
+        writeln!(self.out)
+    }
+
     /// The damaged bytes.
     pub(super) fn damage(&mut self) -> fmt::Result {
         let Some((address, count)) = self.record.damage else { return Ok(()) };

@@ -186,12 +186,30 @@ fn heap_accesses() -> Vec<(&'static str, Record)> {
     {
         overflow.registers.push(name, value);
     }
+    let whole = CopyInfo {
+        function: "memcpy",
+        to: end - 24,
+        from: Some(0x7fff_ffff_e100),
+        size: Some(1_064),
+        left: None,
+    };
+    let mut copied = case(HeapBufferOverflow, access(Write, end, Some(32)), block(24, Where::After, 0));
+    copied.copy = Some(whole);
+    let mut erms = copied;
+    erms.access.size = Some(1);
+    erms.copy = Some(CopyInfo { left: Some(1_040), ..whole });
+    let mut filled = copied;
+    filled.access.size = Some(8);
+    filled.copy = Some(CopyInfo { function: "", to: end, from: None, size: None, left: Some(80) });
     let mut recycled = case(UseAfterFree, access(Read, HEAP + 0x10, None), Block::default());
     recycled.block = None;
     recycled.notes = Notes::NONE.with(Note::LongFreed);
     recycled.confidence = Confidence::Low;
     vec![
         ("heap-buffer-overflow", overflow),
+        ("heap-buffer-overflow-copy", copied),
+        ("heap-buffer-overflow-copy-left", erms),
+        ("heap-buffer-overflow-repeated", filled),
         (
             "heap-buffer-overflow-straddling",
             case(HeapBufferOverflow, access(Read, end - 4, Some(8)), block(24, Where::Inside, 20)),

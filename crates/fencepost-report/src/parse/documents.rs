@@ -8,27 +8,7 @@ use std::fmt;
 use fencepost_record::ErrorKind;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-/// A number that is written as a string in hex.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hex(pub u64);
-
-impl<'de> Deserialize<'de> for Hex {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let digits = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
-        let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        number
-            .map(Hex)
-            .ok_or_else(|| D::Error::custom(format!("`{text}` is not a number in hex with 0x in front")))
-    }
-}
-
-/// `null` or a value; unlike with a plain `Option`, the key must be there.
-pub(super) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    Option::deserialize(deserializer)
-}
+use super::numbers::{Hex, nullable};
 
 /// A map whose order counts.
 fn registers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<(String, Hex)>>, D::Error> {
@@ -90,6 +70,9 @@ documents! {
         /// The damaged bytes.
         #[serde(deserialize_with = "nullable")]
         damage: Option<Extent>,
+        /// The copy that the access was part of.
+        #[serde(deserialize_with = "nullable")]
+        copy: Option<super::Copied>,
         /// The nearest blocks before and after, when the block is not known.
         neighbours: [Option<Neighbour>; 2],
         /// The seal that was violated.

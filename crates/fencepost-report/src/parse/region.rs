@@ -1,6 +1,6 @@
 //! The region of a report, as it stands in a line.
 
-use super::documents::{Hex, nullable};
+use super::numbers::{Hex, nullable};
 
 /// An arena, a pool or a stack of the program's own.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]

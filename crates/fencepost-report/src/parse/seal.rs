@@ -1,6 +1,7 @@
 //! Sealed memory of a report, as it stands in a line.
 
-use super::documents::{Event, Hex, nullable};
+use super::documents::Event;
+use super::numbers::{Hex, nullable};
 
 /// Memory that was made read-only, or was under a tripwire.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]

@@ -29,6 +29,13 @@ pub(crate) fn record(document: &Document) -> Box<Record> {
         block: document.block.as_ref().map(block),
         given_layout: document.given_layout.as_ref().map(|layout| (layout.size, layout.align)),
         damage: document.damage.as_ref().map(|damage| (damage.address.0, damage.size)),
+        copy: document.copy.as_ref().map(|copy| record::CopyInfo {
+            function: copy.function.as_deref().map_or("", kept),
+            to: copy.to.0,
+            from: copy.from.map(|from| from.0),
+            size: copy.size,
+            left: copy.left,
+        }),
         neighbours: [0, 1].map(|at| document.neighbours[at].as_ref().map(neighbour)),
         fault: Stack {
             thread: thread(&document.fault.thread),

@@ -8,6 +8,8 @@
 //! function's own rules say so; while we stand back, the C library's own function behind ours does the work.
 
 mod buffers;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod copies;
 pub(crate) mod ending;
 mod heap;
 mod operators;
@@ -24,6 +26,8 @@ use fencepost_malloc::{Failure, Malloc, Result};
 use fencepost_sys::{ErrorNumber, Host, LibcHeap};
 
 pub use buffers::*;
+#[cfg(target_arch = "x86_64")]
+pub use copies::*;
 pub use ending::*;
 pub use heap::*;
 pub use operators::*;
@@ -130,6 +134,11 @@ macro_rules! export_libc {
                 __lxstat64 __fxstat __fxstat64 __fxstatat __fxstatat64
                 fencepost_describe fencepost_describe_print fencepost_reports_print fencepost_check fencepost_seal
                 fencepost_tripwire fencepost_hits fencepost_unseal fencepost_stats
+            }
+            #[cfg(target_arch = "x86_64")]
+            $crate::__export_functions! {
+                memcpy memmove mempcpy memset __memcpy_chk __memmove_chk __mempcpy_chk __memset_chk bcopy bzero
+                strcpy stpcpy strncpy stpncpy __strcpy_chk __stpcpy_chk __strncpy_chk __stpncpy_chk
             }
             $crate::__at_load!($crate::exported::on_load);
         };

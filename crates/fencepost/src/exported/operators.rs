@@ -43,6 +43,7 @@ fn aligned(size: usize, align: usize, family: Family, anchor: usize) -> Option<*
 /// While we stand back, and where there is no memory, the C++ library is asked.
 fn found(ask: impl FnOnce() -> Result) -> Option<*mut c_void> {
     if MALLOC.stands_back() {
+        MALLOC.count_left();
         return None;
     }
     ask().ok().map(|block| block.as_ptr().cast())

@@ -16,11 +16,14 @@ const LIBRARIES: [&str; 3] = ["libstdc++.so", "libc++.so", "libc++abi.so"];
 /// A program that exports an allocator of its own has that one for all its blocks: to guard some of them would mix two
 /// heaps, so we stand back.
 pub extern "C" fn on_load() {
+    crate::runtime::GUARD.apart_from_account(load);
+}
+
+fn load() {
     MALLOC.prepare();
     let ours = |name: &CStr| fencepost_sys::bound(name).is_none_or(fencepost_sys::is_in_this_object);
     if !ours(c"malloc") || !ours(c"free") {
-        MALLOC.stand_back();
-        crate::runtime::GUARD.decline(
+        MALLOC.decline(
             "malloc is bound to an allocator of the program's own, which is left alone so that no two heaps are mixed",
         );
         return;
@@ -33,6 +36,8 @@ pub extern "C" fn on_load() {
         MALLOC.mix_families();
     }
     super::buffers::prepare();
+    #[cfg(target_arch = "x86_64")]
+    super::copies::prepare();
     super::structures::prepare();
     super::signals::prepare();
     super::ending::note_process();

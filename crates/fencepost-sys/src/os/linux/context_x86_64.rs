@@ -86,6 +86,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
         registers: listed,
         others,
         held: false,
+        repeated: None,
     };
     if fault.sent {
         return fault;
@@ -98,6 +99,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
         trap: value(libc::REG_TRAPNO),
         error: value(libc::REG_ERR),
         general: NUMBERED.map(|number| value(number) as u64),
+        flags: value(libc::REG_EFL) as u64,
     };
     describe(&mut fault, &access);
     fault

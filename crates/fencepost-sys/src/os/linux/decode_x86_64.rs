@@ -12,9 +12,12 @@
 mod forms;
 #[path = "decode_x86_64/opening.rs"]
 mod opening;
+#[path = "decode_x86_64/repeated.rs"]
+mod repeated;
 
 use forms::{Form, Map};
 use opening::{Code, Prefixes, opening};
+pub(super) use repeated::repeated;
 
 /// Memory that an instruction touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

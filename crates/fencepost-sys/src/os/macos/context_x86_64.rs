@@ -52,6 +52,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
         registers: listed,
         others,
         held: false,
+        repeated: None,
     };
     if fault.sent {
         return fault;
@@ -79,6 +80,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
             registers.__r14,
             registers.__r15,
         ],
+        flags: registers.__rflags,
     };
     describe(&mut fault, &raised);
     fault

@@ -5,7 +5,7 @@
 
 use fencepost_record::AccessType;
 
-use super::decode_x86_64::{Decoded, Operand, State, Target, decode};
+use super::decode_x86_64::{Decoded, Operand, State, Target, decode, repeated};
 use super::read::read_checked;
 use crate::Fault;
 
@@ -14,6 +14,8 @@ const GENERAL_PROTECTION: i64 = 13;
 const STACK_FAULT: i64 = 12;
 const ERROR_WRITE: i64 = 1 << 1;
 const ERROR_FETCH: i64 = 1 << 4;
+/// String instructions go down.
+const DIRECTION_FLAG: u64 = 1 << 10;
 /// The longest instruction.
 const INSTRUCTION_MAX: usize = 15;
 
@@ -27,22 +29,23 @@ pub(super) struct Raised {
     pub(super) error: i64,
     /// The general registers in the order in which instructions number them.
     pub(super) general: [u64; 16],
+    /// The flags.
+    pub(super) flags: u64,
 }
 
 /// Fills in address, access and size.
 pub(super) fn describe(fault: &mut Fault, raised: &Raised) {
-    let decoded = decode_at(fault.pc, raised.general);
+    let mut code = [0u8; INSTRUCTION_MAX];
+    let len = read_checked(fault.pc, &mut code);
+    let code = code.get(..len).unwrap_or(&[]);
+    let state = State { general: raised.general, pc: fault.pc as u64 };
+    let decoded = decode(code, &state);
+    fault.repeated = repeated(code, &state, raised.flags & DIRECTION_FLAG != 0);
     match raised.trap {
         PAGE_FAULT => page_fault(fault, raised.address, raised.error, decoded.as_ref()),
         GENERAL_PROTECTION | STACK_FAULT => protection_fault(fault, decoded.as_ref()),
         _ => fault.address = Some(raised.address),
     }
-}
-
-fn decode_at(pc: usize, general: [u64; 16]) -> Option<Decoded> {
-    let mut code = [0u8; INSTRUCTION_MAX];
-    let len = read_checked(pc, &mut code);
-    decode(code.get(..len)?, &State { general, pc: pc as u64 })
 }
 
 /// The processor told the address and the access; the size is the instruction's, if one of its operands covers the

@@ -57,6 +57,7 @@ pub(in crate::os) fn fault(record: &EXCEPTION_RECORD, context: &CONTEXT, others:
         registers,
         others,
         held: false,
+        repeated: None,
     };
     if record.ExceptionCode == EXCEPTION_STACK_OVERFLOW {
         // Told while there is room for handlers left: what was reached is where the stack ends, as seen from outside.

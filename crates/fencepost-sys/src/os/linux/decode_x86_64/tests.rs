@@ -202,3 +202,24 @@ fn any_bytes_are_survived() {
         }
     }
 }
+
+#[test]
+fn what_is_left_of_a_repeated_instruction_is_in_the_registers() {
+    let mut state = state();
+    state.general[1] = 5;
+    let of = |hex: &str, down: bool| {
+        let copy = repeated(&bytes(hex), &state, down)?;
+        Some((copy.to, copy.from, copy.left.unwrap()))
+    };
+    let (to, from) = (r(7), r(6));
+    assert_eq!(of("f3 a4", false), Some((to, Some(from), 5)), "rep movsb");
+    assert_eq!(of("f3 48 a5", false), Some((to, Some(from), 40)), "rep movsq");
+    assert_eq!(of("f3 a5", true), Some((to - 16, Some(from - 16), 20)), "rep movsd, downwards");
+    assert_eq!(of("66 f3 ab", false), Some((to, None, 10)), "rep stosw");
+    assert_eq!(of("f2 aa", true), Some((to - 4, None, 5)), "repne stosb, which the processor takes for rep");
+    for other in ["a4", "48 ab", "f3 a6", "f3 ae", "f3 ac", "f3 0f 6f 00", "c5 fa 6f 07", ""] {
+        assert_eq!(of(other, false), None, "{other}");
+    }
+    let huge = State { general: core::array::from_fn(|_| u64::MAX / 4), pc: PC };
+    assert_eq!(repeated(&bytes("f3 48 a5"), &huge, false), None, "more than there are addresses");
+}
