@@ -26,6 +26,8 @@ use crate::threads::{BUSY, Counters, ThreadState};
 /// programs install their own near their start, then rarely, because asking costs a system call a signal.
 const CHECK_OFTEN: u64 = 1000;
 const CHECK_RARELY: u32 = 64;
+/// Guarded blocks of a thread after which its name is written down again: giving it one may take a block first.
+const NAMED_AFTER: u64 = 2;
 
 /// What became of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +230,11 @@ impl<P: Platform> Guard<P> {
             state.until_check.store(left.wrapping_sub(1), Ordering::Relaxed);
             return;
         }
-        if state.counters.guarded.load(Ordering::Relaxed) > CHECK_OFTEN {
+        let guarded = state.counters.guarded.load(Ordering::Relaxed);
+        if guarded == NAMED_AFTER {
+            self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
+        }
+        if guarded > CHECK_OFTEN {
             state.until_check.store(CHECK_RARELY, Ordering::Relaxed);
         }
         // A process that ends by its signal has given up its handlers for good.

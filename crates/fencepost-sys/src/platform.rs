@@ -42,6 +42,8 @@ pub type VmResult<T = ()> = Result<T, VmError>;
 pub enum Protection {
     /// Nothing.
     None,
+    /// Nothing, for an alarm at the first access: the system may have opened the page when the fault is told.
+    Once,
     /// Read.
     Read,
     /// Read and write.

@@ -1,8 +1,12 @@
 //! Programs that die on purpose, built for any system: the victims of the main tests that ask the system for nothing, and a
 //! program without a bug.
 
+#[path = "../../src/bin/clean/api.rs"]
+mod api;
 #[path = "../../src/bin/victim/bounds.rs"]
 mod bounds;
+#[path = "../../src/bin/clean/churn.rs"]
+mod churn;
 #[path = "../../src/bin/clean/growing.rs"]
 mod clean;
 #[path = "../../src/bin/clean/coroutines.rs"]
@@ -13,14 +17,27 @@ mod coroutines;
 mod frees;
 #[path = "../../src/bin/victim/growing.rs"]
 mod growing;
+#[path = "../../src/bin/victim/leaks.rs"]
+mod leaks;
+#[path = "../../src/bin/clean/marked.rs"]
+mod marked;
 mod pairs;
 #[path = "../../src/bin/victim/pointers.rs"]
 mod pointers;
+#[path = "../../src/bin/victim/races.rs"]
+mod races;
 #[path = "../../src/bin/victim/seals.rs"]
 mod seals;
+#[path = "../../src/bin/clean/shapes.rs"]
+mod shapes;
+#[path = "../../src/bin/victim/stacks.rs"]
+mod stacks;
+#[path = "../../src/bin/victim/steps.rs"]
+mod steps;
 #[path = "../../src/bin/victim/touches.rs"]
 mod touches;
 
+use marked::{Dice, Marked};
 use touches::{Touch, armed, layout, number, victim_allocates, victim_frees, victim_touches};
 
 #[global_allocator]
@@ -55,6 +72,22 @@ fn main() {
         "coroutine" => coroutines::misuse(rest),
         "clean" => clean::allocators(),
         "coroutines" => clean_coroutines::take_turns(),
+        "two-threads" => bounds::two_threads_fault(),
+        "stack-overflow" => stacks::overflow(rest),
+        "step" => steps::step(rest),
+        "race" => races::race(rest),
+        "lose" => leaks::lose(rest),
+        "keep" => leaks::keep(),
+        "work" => shapes::work(),
+        "realloc-growth" => shapes::realloc_growth(),
+        "over-aligned" => shapes::over_aligned(),
+        "zero-size" => shapes::zero_size(),
+        "sizes" => shapes::sizes(),
+        "thread-churn" => churn::thread_churn(number(rest, 0)),
+        "exchange" => churn::exchange(number(rest, 0)),
+        "tls-destructors" => churn::tls_destructors(number(rest, 0)),
+        "panics" => api::panics(),
+        "api" => api::api(),
         "pairs" => pairs::measure(),
         other => panic!("no such bug: {other}"),
     }

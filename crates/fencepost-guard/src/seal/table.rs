@@ -161,7 +161,7 @@ impl Seals {
         let holds = |view: &SealView| !view.is_by_hardware() && overlap(view.pages, page);
         let holders = self.active().map(|(_, seal)| seal.view()).filter(holds);
         holders.fold(None, |allowed, view| match (allowed, view.purpose) {
-            (Some(Protection::None), _) | (_, Purpose::Tripwire) => Some(Protection::None),
+            (Some(Protection::Once), _) | (_, Purpose::Tripwire) => Some(Protection::Once),
             _ => Some(Protection::Read),
         })
     }

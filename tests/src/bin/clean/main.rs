@@ -3,13 +3,17 @@
 //! Output that two runs must have in common goes to standard output; measurements, which differ, go to standard
 //! error after the word `figure:`. A program that finds a bound broken or a content damaged panics.
 
+mod api;
 mod churn;
 mod coroutines;
 mod growing;
 mod guards_right;
 mod limits;
+mod marked;
 mod process;
 mod shapes;
+
+use marked::{Dice, Marked};
 
 #[global_allocator]
 static ALLOC: fencepost::GuardedAlloc = fencepost::GuardedAlloc::new();
@@ -26,7 +30,7 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("work") => shapes::work(),
         Some("realloc-growth") => shapes::realloc_growth(),
-        Some("large-growth") => shapes::large_growth(),
+        Some("large-growth") => process::large_growth(),
         Some("over-aligned") => shapes::over_aligned(),
         Some("zero-size") => shapes::zero_size(),
         Some("sizes") => shapes::sizes(),
@@ -39,8 +43,8 @@ fn main() {
         Some("no-memory") => limits::no_memory(),
         Some("fork") => process::fork_threaded(number(1)),
         Some("exit") => std::process::exit(i32::try_from(number(1)).expect("a status")),
-        Some("panics") => process::panics(),
-        Some("api") => process::api(),
+        Some("panics") => api::panics(),
+        Some("api") => api::api(),
         Some("growing") => growing::allocators(),
         Some("coroutines") => coroutines::take_turns(),
         Some("close-all") => guards_right::close_all_and_work(),
@@ -52,41 +56,6 @@ fn main() {
         other => {
             eprintln!("clean: no such program: {other:?}");
             std::process::exit(2);
-        }
-    }
-}
-
-/// A small generator of numbers that look random and are the same in every run (xorshift, Marsaglia 2003).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % below as u64).expect("fits")
-    }
-}
-
-/// A block whose bytes follow from a number, so that damage shows.
-struct Marked {
-    seed: u8,
-    bytes: Vec<u8>,
-}
-
-impl Marked {
-    fn new(seed: u8, len: usize) -> Marked {
-        Marked { seed, bytes: (0..len).map(|index| seed.wrapping_add(index as u8)).collect() }
-    }
-
-    fn verify(&self) {
-        for (index, byte) in self.bytes.iter().enumerate() {
-            assert_eq!(
-                *byte,
-                self.seed.wrapping_add(index as u8),
-                "damage at byte {index} of {}",
-                self.bytes.len()
-            );
         }
     }
 }

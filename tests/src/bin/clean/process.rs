@@ -1,5 +1,6 @@
-//! Processes: fork, panic and what the program asks of the guard.
+//! Processes: forks, and mappings of the program's own.
 
+use crate::Dice;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Forks while other threads allocate; each child allocates, frees what it inherited, and ends with its own status.
@@ -44,38 +45,49 @@ pub fn fork_threaded(children: usize) {
     println!("{children} children");
 }
 
-/// A panic that is caught, and one in a thread.
-pub fn panics() {
-    std::panic::set_hook(Box::new(|_| {}));
-    let caught = std::panic::catch_unwind(|| {
-        let kept: Vec<String> = vec!["on the heap".into()];
-        std::panic::panic_any(kept.len());
+/// Large vectors grow by doubling and page by page on two threads, while a third takes and gives back mappings of such
+/// sizes: content stays, and nobody takes what is another's.
+pub fn large_growth() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let over = AtomicBool::new(false);
+    let sums = std::thread::scope(|scope| {
+        let mapper = scope.spawn(|| {
+            let mut dice = Dice(77);
+            let mut sum = 0usize;
+            while !over.load(Ordering::Relaxed) {
+                let len = (17 + dice.roll(600)) * 4096;
+                let (flags, protection) =
+                    (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_READ | libc::PROT_WRITE);
+                // SAFETY: a mapping of this thread's own, at an address of the kernel's choice, given back below.
+                unsafe {
+                    let start = libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0).cast::<u8>();
+                    assert_ne!(start.cast(), libc::MAP_FAILED);
+                    assert_eq!(start.add(len - 1).read_volatile(), 0, "fresh memory is zero");
+                    start.write_bytes(0x11, len);
+                    sum += usize::from(start.add(len / 2).read_volatile());
+                    assert_eq!(libc::munmap(start.cast(), len), 0);
+                }
+            }
+            assert!(sum > 0);
+        });
+        let grow = |step: usize| {
+            let mut numbers: Vec<u64> = Vec::new();
+            for index in 0..400_000u64 {
+                if numbers.len() == numbers.capacity() {
+                    numbers.reserve_exact(if step == 0 { numbers.len().max(4) } else { step });
+                }
+                numbers.push(index ^ 0xabcd);
+            }
+            numbers.truncate(150_000);
+            numbers.shrink_to_fit();
+            assert!(numbers.iter().enumerate().all(|(at, number)| at as u64 ^ 0xabcd == *number));
+            numbers.iter().sum::<u64>()
+        };
+        let growing = [0, 512, 1000].map(|step| scope.spawn(move || grow(step)));
+        let sums = growing.map(|thread| thread.join().expect("no panic"));
+        over.store(true, Ordering::Relaxed);
+        mapper.join().expect("no panic");
+        sums
     });
-    let thread = std::thread::spawn(|| std::panic::panic_any(String::from("in a thread"))).join();
-    println!("{} {}", caught.is_err(), thread.is_err());
-}
-
-/// What `describe`, `check` and `stats` say about a healthy program.
-pub fn api() {
-    let block = vec![7u8; 1000].into_boxed_slice();
-    let info = fencepost::describe(block[500..].as_ptr()).expect("a block that the guard knows");
-    assert_eq!(info.size, 1000);
-    assert_eq!(info.address, block.as_ptr().addr());
-    assert!(fencepost::describe(std::ptr::without_provenance::<u8>(8)).is_none());
-    let local = 5u8;
-    assert!(fencepost::describe(&raw const local).is_none());
-    let before = fencepost::stats();
-    let more: Vec<Box<u64>> = (0..100).map(Box::new).collect();
-    let during = fencepost::stats();
-    assert!(during.guarded >= before.guarded + 100, "{before:?} {during:?}");
-    assert!(during.live >= before.live + 100, "{before:?} {during:?}");
-    drop(more);
-    assert!(fencepost::stats().live <= during.live - 100);
-    assert_eq!(fencepost::check(), 0);
-    assert!(fencepost::drain_reports().is_empty());
-    let stale = block.as_ptr();
-    drop(block);
-    let dead = fencepost::describe(stale).expect("a block that was freed");
-    assert_eq!(dead.size, 1000);
-    println!("described");
+    println!("{sums:?}");
 }

@@ -2,6 +2,7 @@
 
 use crate::{Touch, armed, layout, number, victim_allocates, victim_frees, victim_touches};
 use std::hint::black_box;
+use std::sync::{Arc, Barrier};
 
 /// The byte past the end, or the one before the start.
 fn beside(block: *mut u8, side: Option<&&str>, size: usize) -> *mut u8 {
@@ -76,4 +77,24 @@ pub fn overrun_twice() {
     victim_frees(first, 24, 1);
     victim_frees(second, 40, 1);
     println!("drained {}", fencepost::drain_reports().len());
+}
+
+/// Two threads overrun at the same moment.
+pub fn two_threads_fault() {
+    let start = Arc::new(Barrier::new(2));
+    armed();
+    let threads: Vec<_> = [100, 200]
+        .map(|size| {
+            let start = start.clone();
+            std::thread::spawn(move || {
+                let block = victim_allocates(size, 1);
+                start.wait();
+                victim_touches(block.wrapping_add(size), Touch::Write);
+            })
+        })
+        .into_iter()
+        .collect();
+    for thread in threads {
+        thread.join().expect("a thread that ends");
+    }
 }

@@ -1,8 +1,8 @@
-//! Bugs with C between the frames, and two at once.
+//! Bugs with C between the frames.
 
+use crate::stacks::victim_recurses;
 use crate::{Touch, armed, victim_allocates, victim_frees, victim_touches};
 use std::hint::black_box;
-use std::sync::{Arc, Barrier};
 
 #[inline(never)]
 fn victim_copies(into: *mut u8, from: *const u8, len: usize) -> usize {
@@ -43,26 +43,6 @@ pub fn qsort_overrun() {
     black_box(victim_sorts(&mut numbers));
 }
 
-/// Two threads overrun at the same moment.
-pub fn two_threads_fault() {
-    let start = Arc::new(Barrier::new(2));
-    armed();
-    let threads: Vec<_> = [100, 200]
-        .map(|size| {
-            let start = start.clone();
-            std::thread::spawn(move || {
-                let block = victim_allocates(size, 1);
-                start.wait();
-                victim_touches(block.wrapping_add(size), Touch::Write);
-            })
-        })
-        .into_iter()
-        .collect();
-    for thread in threads {
-        thread.join().expect("a thread that ends");
-    }
-}
-
 /// Overruns in a child, after a fork; prints the signal that ended it.
 pub fn fork_overrun() {
     let block = victim_allocates(24, 1);
@@ -85,4 +65,24 @@ pub fn fork_overrun() {
         if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { 0 }
     );
     victim_frees(block, 24, 1);
+}
+
+extern "C" fn on_c_thread(_: *mut libc::c_void) -> *mut libc::c_void {
+    // An allocation is what makes the guard know this thread.
+    let block = victim_allocates(24, 8);
+    victim_frees(block, 24, 8);
+    armed();
+    black_box(victim_recurses(0));
+    std::ptr::null_mut()
+}
+
+/// Overflows the stack of a thread that C made.
+pub fn overflow_c_thread() {
+    let mut thread = 0;
+    // SAFETY: the attribute may be null, and the function has the type that pthreads ask for.
+    let made =
+        unsafe { libc::pthread_create(&mut thread, std::ptr::null(), on_c_thread, std::ptr::null_mut()) };
+    assert_eq!(made, 0);
+    // SAFETY: the thread was made just now and is joined once.
+    assert_eq!(unsafe { libc::pthread_join(thread, std::ptr::null_mut()) }, 0);
 }

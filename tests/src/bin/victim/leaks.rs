@@ -1,6 +1,7 @@
 //! Blocks that nothing reaches at the end, and those that something does.
 
 use crate::{armed, layout, number, victim_allocates};
+use std::alloc::{GlobalAlloc, System};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -80,11 +81,11 @@ pub fn keep() {
         }
     });
     told.recv().expect("the thread tells");
-    // What C's malloc gives out is not guarded here, and may hold pointers.
+    // What the system's heap gives out is not guarded here, and may hold pointers.
     //
     // SAFETY: the block has room for a pointer; it is never freed.
     unsafe {
-        let unguarded = libc::malloc(64).cast::<*mut u8>();
+        let unguarded = System.alloc(layout(64, 8)).cast::<*mut u8>();
         unguarded.write(victim_allocates(24, 8));
         std::ptr::addr_of_mut!(UNGUARDED).write(unguarded);
     }

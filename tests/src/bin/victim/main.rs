@@ -18,6 +18,7 @@ mod sealed_heap;
 mod seals;
 mod stacks;
 mod steps;
+mod steps_signals;
 mod touches;
 mod watched;
 
@@ -56,11 +57,16 @@ fn main() {
         "null" => pointers::null(),
         "wild" => pointers::wild(),
         "fill-pattern" => pointers::fill_pattern(),
+        "stack-overflow" if rest == ["pthread"] => calls::overflow_c_thread(),
         "stack-overflow" => stacks::overflow(rest),
         "seal" => seals::violate(rest),
         "seal-many" => sealed_heap::many(),
         "seal-forked" => sealed_heap::forked(),
-        "step" => steps::step(rest),
+        "step" => {
+            if !steps_signals::step(rest) {
+                steps::step(rest);
+            }
+        }
         "race" => races::race(rest),
         "watch" => watched::watched(rest),
         "growing" => growing::misuse(rest),
@@ -68,7 +74,7 @@ fn main() {
         "memcpy" => calls::memcpy_overrun(),
         "qsort" => calls::qsort_overrun(),
         "fork" => calls::fork_overrun(),
-        "two-threads" => calls::two_threads_fault(),
+        "two-threads" => bounds::two_threads_fault(),
         "close-all" => lost::overrun_after_close_all(),
         "raw-clone" => lost::use_after_free_in_raw_clone(),
         _ => {

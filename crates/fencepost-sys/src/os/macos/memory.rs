@@ -171,7 +171,7 @@ unsafe fn unmap(address: usize, len: usize) -> VmResult {
 /// A protection as the kernel takes it.
 fn bits_of(protection: Protection) -> i32 {
     match protection {
-        Protection::None => libc::PROT_NONE,
+        Protection::None | Protection::Once => libc::PROT_NONE,
         Protection::Read => libc::PROT_READ,
         Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
     }

@@ -57,7 +57,7 @@ impl Page {
             (false, ..) => PageState::Reserved,
             (true, true, _) => PageState::Guarded,
             (true, false, _) if self.registered && !self.present => PageState::Missing,
-            (true, false, Protection::None) => PageState::NoAccess,
+            (true, false, Protection::None | Protection::Once) => PageState::NoAccess,
             (true, false, Protection::Read) => PageState::ReadOnly,
             (true, false, Protection::ReadWrite) if self.writes_trap => PageState::ReadOnly,
             (true, false, Protection::ReadWrite) => PageState::Committed,

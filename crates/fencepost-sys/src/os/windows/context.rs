@@ -10,7 +10,6 @@ use windows_sys::Win32::Foundation::{
 use windows_sys::Win32::System::Diagnostics::Debug::{CONTEXT, EXCEPTION_RECORD};
 
 use super::decode_x86_64::{Decoded, Operand, State, decode};
-use crate::os::windows::teb;
 use crate::{Fault, Host, Memory};
 
 /// The longest instruction.
@@ -29,8 +28,13 @@ pub(in crate::os) fn is_fault(code: i32) -> bool {
     )
 }
 
-/// Describes an exception.
-pub(in crate::os) fn fault(record: &EXCEPTION_RECORD, context: &CONTEXT, others: bool) -> Fault {
+/// Describes an exception. `stack` is where the thread's own stack ends below.
+pub(in crate::os) fn fault(
+    record: &EXCEPTION_RECORD,
+    context: &CONTEXT,
+    stack: usize,
+    others: bool,
+) -> Fault {
     let mut registers = Registers::EMPTY;
     for (name, value) in listed(context) {
         registers.push(name, value);
@@ -61,7 +65,7 @@ pub(in crate::os) fn fault(record: &EXCEPTION_RECORD, context: &CONTEXT, others:
     };
     if record.ExceptionCode == EXCEPTION_STACK_OVERFLOW {
         // Told while there is room for handlers left: what was reached is where the stack ends, as seen from outside.
-        fault.address = Some(teb::read(teb::STACK_RESERVED).wrapping_sub(1));
+        fault.address = Some(stack.wrapping_sub(1));
         fault.access = AccessType::Write;
         return fault;
     }
@@ -104,6 +108,25 @@ fn numbered(context: &CONTEXT) -> [u64; 16] {
     let CONTEXT { Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, R12, R13, R14, R15, .. } =
         *context;
     [Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, R12, R13, R14, R15]
+}
+
+/// General registers, the next instruction, and the flags.
+pub(in crate::os) const GENERAL: usize = 18;
+
+/// All of them.
+pub(in crate::os) fn general(context: &CONTEXT) -> [u64; GENERAL] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = numbered(context);
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, context.Rip, u64::from(context.EFlags)]
+}
+
+/// Puts them back.
+pub(in crate::os) fn set_general(context: &mut CONTEXT, registers: &[u64; GENERAL]) {
+    let [ax, cx, dx, bx, sp, bp, si, di, r8, r9, r10, r11, r12, r13, r14, r15, ip, flags] = *registers;
+    (context.Rax, context.Rcx, context.Rdx, context.Rbx) = (ax, cx, dx, bx);
+    (context.Rsp, context.Rbp, context.Rsi, context.Rdi) = (sp, bp, si, di);
+    (context.R8, context.R9, context.R10, context.R11) = (r8, r9, r10, r11);
+    (context.R12, context.R13, context.R14, context.R15) = (r12, r13, r14, r15);
+    (context.Rip, context.EFlags) = (ip, flags as u32);
 }
 
 fn decode_at(pc: usize, general: [u64; 16]) -> Option<Decoded> {

@@ -8,14 +8,15 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use windows_sys::Win32::Foundation::{EXCEPTION_SINGLE_STEP, EXCEPTION_STACK_OVERFLOW};
 use windows_sys::Win32::System::Diagnostics::Debug::{
-    AddVectoredExceptionHandler, EXCEPTION_POINTERS, LPTOP_LEVEL_EXCEPTION_FILTER,
+    AddVectoredExceptionHandler, CONTEXT, EXCEPTION_POINTERS, EXCEPTION_RECORD, LPTOP_LEVEL_EXCEPTION_FILTER,
     SetUnhandledExceptionFilter,
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, SetThreadStackGuarantee, TerminateProcess};
 
-use super::teb::Kept;
-use super::{Host, stack};
+use super::teb::{self, Kept};
+use super::{Host, emergency, ending, stack, stepping};
 use crate::os::processor::context;
 use crate::{Faults, OnFault, Range, Verdict, VmError, VmResult};
 
@@ -41,6 +42,7 @@ impl Faults for Host {
         if INSTALLED.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        emergency::prepare().inspect_err(|_| INSTALLED.store(false, Ordering::Release))?;
         // SAFETY: the handler has the type that is asked for, and lives as long as the program.
         let handle = unsafe { AddVectoredExceptionHandler(1, Some(on_exception)) };
         if handle.is_null() {
@@ -54,7 +56,7 @@ impl Faults for Host {
     }
 
     fn is_installed(&self) -> bool {
-        INSTALLED.load(Ordering::Acquire)
+        are_installed()
     }
 
     /// Handlers run on the stack that overflowed: a part of it is kept for them. There is nothing to take back.
@@ -63,6 +65,7 @@ impl Faults for Host {
         let mut bytes = STACK_KEPT;
         // SAFETY: the call reads and writes one number. Without it an overflow ends the process without a report.
         unsafe { SetThreadStackGuarantee(&raw mut bytes) };
+        emergency::keep_guarantee(STACK_KEPT as usize);
         Range::default()
     }
 
@@ -100,11 +103,7 @@ impl Faults for Host {
     }
 
     fn at_exit(&self, exit: extern "C" fn()) -> VmResult {
-        // SAFETY: the function lives as long as the program. The call fails only for want of memory.
-        match unsafe { libc::atexit(exit) } {
-            0 => Ok(()),
-            _ => Err(VmError::OutOfMemory),
-        }
+        ending::note(exit)
     }
 
     fn flush_streams(&self) {
@@ -121,16 +120,33 @@ fn end(status: u32) -> ! {
     }
 }
 
+/// Whether our handler is in force.
+pub(super) fn are_installed() -> bool {
+    INSTALLED.load(Ordering::Acquire)
+}
+
 /// Asked first about every exception of the process.
 unsafe extern "system" fn on_exception(pointers: *mut EXCEPTION_POINTERS) -> i32 {
-    // SAFETY: the system gives a handler valid pointers.
-    unsafe { decide(pointers, true) }.unwrap_or(SEARCH)
+    // SAFETY: the system gives a handler valid pointers, to a record and to a context that the thread goes on with, which
+    // nobody else looks at meanwhile.
+    let (record, context) = unsafe { (&*(*pointers).ExceptionRecord, &mut *(*pointers).ContextRecord) };
+    if record.ExceptionCode == EXCEPTION_SINGLE_STEP {
+        return if stepping::on_trap(context) { GO_ON } else { SEARCH };
+    }
+    if !context::is_fault(record.ExceptionCode) {
+        stepping::end(context);
+        return SEARCH;
+    }
+    answer(record, context, true).unwrap_or(SEARCH)
 }
 
 /// Asked last, when nobody has taken the exception.
 unsafe extern "system" fn on_unhandled(pointers: *const EXCEPTION_POINTERS) -> i32 {
     // SAFETY: as above.
-    if let Some(answer) = unsafe { decide(pointers, false) } {
+    let (record, context) = unsafe { (&*(*pointers).ExceptionRecord, &mut *(*pointers).ContextRecord) };
+    if context::is_fault(record.ExceptionCode)
+        && let Some(answer) = answer(record, context, false)
+    {
         return answer;
     }
     let former = FORMER_FILTER.load(Ordering::Acquire);
@@ -143,25 +159,64 @@ unsafe extern "system" fn on_unhandled(pointers: *const EXCEPTION_POINTERS) -> i
     former.map_or(SEARCH, |former| unsafe { former(pointers) })
 }
 
-/// Asks the runtime; `None` when the exception is not for us, or not ours.
-///
-/// # Safety
-/// The pointers must be those that the system gave to a handler.
-unsafe fn decide(pointers: *const EXCEPTION_POINTERS, others: bool) -> Option<i32> {
-    // SAFETY: the caller's promise: the record and the context are alive while the handler runs.
-    let (record, context) = unsafe { (&*(*pointers).ExceptionRecord, &*(*pointers).ContextRecord) };
+/// What is asked on another stack, and the answer.
+struct Question<'a> {
+    record: &'a EXCEPTION_RECORD,
+    context: &'a mut CONTEXT,
+    /// Where the thread's own stack ends below.
+    stack: usize,
+    others: bool,
+    answer: Option<i32>,
+}
+
+/// What to do about a fault, asked on a stack that is large enough; `None` when it is for somebody else.
+fn answer(record: &EXCEPTION_RECORD, context: &mut CONTEXT, others: bool) -> Option<i32> {
+    let stack = teb::read(teb::STACK_RESERVED);
+    let mut question = Question { record, context, stack, others, answer: None };
+    if record.ExceptionCode != EXCEPTION_STACK_OVERFLOW {
+        ask(&mut question);
+        return question.answer;
+    }
+    question.others = others && emergency::others_have_room(stack, question.context.Rsp as usize);
+    // SAFETY: the question lives until the call is over, and is what it asks for.
+    let asked = unsafe { emergency::run(ask_elsewhere, (&raw mut question).addr()) };
+    // Without that stack the system is left to do what it does.
+    question.answer.filter(|_| asked)
+}
+
+extern "C" fn ask_elsewhere(question: usize) {
+    // SAFETY: `answer` gives the address of its question and waits.
+    ask(unsafe { &mut *(question as *mut Question<'_>) });
+}
+
+/// Not inlined: the description is large, and an overflow leaves little room.
+#[inline(never)]
+fn ask(question: &mut Question<'_>) {
+    let Question { record, context, stack, others, .. } = question;
+    question.answer = decide(record, context, *stack, *others);
+}
+
+/// Asks the runtime about a fault, and does what it says.
+fn decide(record: &EXCEPTION_RECORD, context: &mut CONTEXT, stack: usize, others: bool) -> Option<i32> {
     let address = ON_FAULT.load(Ordering::Acquire);
-    if !context::is_fault(record.ExceptionCode) || address == 0 {
+    if address == 0 {
         return None;
     }
     let kept = Kept::new();
     // SAFETY: `install` stored a function of this type.
     let on_fault: OnFault = unsafe { core::mem::transmute(address) };
-    let verdict = on_fault(&context::fault(record, context, others));
+    let verdict = on_fault(&context::fault(record, context, stack, others));
     drop(kept);
+    if verdict != Verdict::Step {
+        stepping::disarm(context);
+    }
     match verdict {
         Verdict::Resume => Some(GO_ON),
-        Verdict::Pass | Verdict::Step => None,
+        Verdict::Step => {
+            stepping::arm(context);
+            Some(GO_ON)
+        }
+        Verdict::Pass => None,
         // Frames of the program's must not take it for an error of their own and go on.
         Verdict::Die => end(record.ExceptionCode as u32),
     }

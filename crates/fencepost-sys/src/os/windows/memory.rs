@@ -19,8 +19,9 @@ use windows_sys::Win32::System::SystemInformation::{
 };
 
 use super::Host;
+use super::probe::{Feature, denied};
 use super::teb::Kept;
-use crate::{Mappings, Memory, Moved, Offers, Protection, Range, VmError, VmResult};
+use crate::{Memory, Moved, Offers, Protection, Range, VmError, VmResult};
 
 static PAGE: AtomicUsize = AtomicUsize::new(0);
 static GRANULARITY: AtomicUsize = AtomicUsize::new(0);
@@ -42,6 +43,16 @@ pub(super) fn prepare() {
         let wine = !ntdll.is_null() && GetProcAddress(ntdll, c"wine_get_version".as_ptr().cast()).is_some();
         WINE.store(wine, Ordering::Relaxed);
     }
+}
+
+/// Whether this is Wine.
+pub(super) fn is_wine() -> bool {
+    WINE.load(Ordering::Relaxed)
+}
+
+/// Whether pages are committed, readable and writable, and no guards.
+pub(super) fn is_plain(info: &MEMORY_BASIC_INFORMATION) -> bool {
+    info.State == MEM_COMMIT && info.Protect == PAGE_READWRITE
 }
 
 fn sizes() -> (usize, usize) {
@@ -131,11 +142,24 @@ fn is_readable(protection: u32) -> bool {
     )
 }
 
-impl Mappings for Host {
-    /// Not told here yet, so that no leaks are looked for, which the report says.
-    fn each_mapping(&self, _each: &mut dyn FnMut(Range)) -> bool {
-        false
-    }
+/// # Safety
+/// The caller must own the range, and no reference may contradict the change.
+unsafe fn set_protection(range: Range, bits: u32) -> VmResult {
+    let _kept = Kept::new();
+    count();
+    let mut before = 0;
+    // SAFETY: the caller's promise.
+    let done = unsafe { VirtualProtect(range.start as *const _, range.len, bits, &raw mut before) };
+    if done != 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Makes committed pages one-shot guards: the first access traps and opens its page.
+///
+/// # Safety
+/// The caller must own the range, and be ready for the trap.
+pub(super) unsafe fn guard(range: Range) -> VmResult {
+    // SAFETY: the caller's promise.
+    unsafe { set_protection(range, PAGE_READWRITE | PAGE_GUARD) }
 }
 
 impl Memory for Host {
@@ -152,7 +176,7 @@ impl Memory for Host {
     }
 
     fn reserve(&self, len: usize, align: usize) -> VmResult<usize> {
-        if WINE.load(Ordering::Relaxed) && len > WINE_RESERVES {
+        if is_wine() && len > WINE_RESERVES {
             return Err(VmError::OutOfMemory);
         }
         if align <= sizes().1 {
@@ -187,17 +211,15 @@ impl Memory for Host {
     }
 
     unsafe fn protect(&self, range: Range, protection: Protection) -> VmResult {
-        let _kept = Kept::new();
-        count();
         let bits = match protection {
-            Protection::None => PAGE_NOACCESS,
+            // SAFETY: the caller's promise.
+            Protection::Once if !denied(Feature::GuardPages) => return unsafe { guard(range) },
+            Protection::None | Protection::Once => PAGE_NOACCESS,
             Protection::Read => PAGE_READONLY,
             Protection::ReadWrite => PAGE_READWRITE,
         };
-        let mut before = 0;
-        // SAFETY: the caller owns the range, and no reference contradicts the change.
-        let done = unsafe { VirtualProtect(range.start as *const _, range.len, bits, &raw mut before) };
-        if done != 0 { Ok(()) } else { Err(last_error()) }
+        // SAFETY: the caller's promise.
+        unsafe { set_protection(range, bits) }
     }
 
     unsafe fn decommit(&self, range: Range) -> VmResult {

@@ -6,20 +6,25 @@
 //!
 //! Engine `commit`: addresses are reserved, and what is not committed traps and is charged to nobody.
 
+mod emergency;
+mod ending;
 mod environment;
 mod faults;
 mod loader;
+mod mappings;
 mod memory;
 mod missing;
 mod modules;
 mod output;
 mod pages;
+mod probe;
 pub(crate) mod stack;
 mod stepping;
 pub(super) mod teb;
 mod text;
 mod threads;
 mod watchpoints;
+mod word;
 
 use core::ffi::CStr;
 
@@ -39,8 +44,10 @@ impl Host {
 
 impl Platform for Host {
     fn probe(&self) {
+        probe::prepare();
         threads::prepare();
         memory::prepare();
+        stepping::prepare();
     }
 
     fn environment(&self, name: &CStr) -> Option<&'static [u8]> {

@@ -33,6 +33,31 @@ pub(super) unsafe fn run(stack: Range, work: extern "C" fn(usize), argument: usi
     unsafe { switch(stack.end(), work, argument, &raw mut back, &bounds(stack)) };
 }
 
+/// Runs `work` with `argument` on the rest of this thread's own stack, below `top`; false when it was left by [`leave_to`]
+/// with what is in `back` meanwhile.
+///
+/// # Safety
+/// Nothing below `top` may be in use, and what is left must hold nothing that others need.
+pub(super) unsafe fn run_below(
+    top: usize,
+    work: extern "C" fn(usize),
+    argument: usize,
+    back: &AtomicUsize,
+) -> bool {
+    let bounds = Bounds { limit: teb::read(teb::STACK_LIMIT), reserved: teb::read(teb::STACK_RESERVED) };
+    // SAFETY: the caller's promises.
+    unsafe { switch(top, work, argument, back.as_ptr(), &bounds) != 0 }
+}
+
+/// Leaves what [`run_below`] runs.
+///
+/// # Safety
+/// `back` must be what that stored, on this thread, and it must be running.
+pub(super) unsafe fn leave_to(back: usize) -> ! {
+    // SAFETY: the caller's promise.
+    unsafe { unwind_to(back) }
+}
+
 /// The lowest committed address of a stack, above its guard if it has one, and the lowest reserved one.
 #[repr(C)]
 struct Bounds {

@@ -52,6 +52,12 @@ pub(super) fn process_id() -> u32 {
     read(PROCESS_ID) as u32
 }
 
+/// Whether a debugger is attached (`PEB.BeingDebugged`).
+pub(super) fn is_debugged() -> bool {
+    // SAFETY: the block of the process is mapped as long as it lives, and this is a byte of its beginning.
+    unsafe { ((process_block().wrapping_add(2)) as *const u8).read_volatile() != 0 }
+}
+
 /// Where the block of the process is.
 pub(super) fn process_block() -> usize {
     read(PROCESS_BLOCK)

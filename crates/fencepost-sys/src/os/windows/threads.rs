@@ -8,22 +8,25 @@ use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress
 use windows_sys::Win32::System::Performance::{QueryPerformanceCounter, QueryPerformanceFrequency};
 use windows_sys::Win32::System::SystemInformation::GetTickCount64;
 use windows_sys::Win32::System::Threading::{
-    FLS_OUT_OF_INDEXES, FlsAlloc, FlsSetValue, GetCurrentProcess, GetCurrentThread, GetProcessTimes,
-    TLS_OUT_OF_INDEXES, TlsAlloc, TlsGetValue, TlsSetValue, WaitOnAddress, WakeByAddressAll,
+    GetCurrentProcess, GetCurrentThread, GetProcessTimes, WaitOnAddress, WakeByAddressAll,
 };
 
 use super::teb::{self, Kept};
-use super::{Host, text};
+use super::word::Word;
+use super::{Host, ending, text};
 use crate::{Range, Threads};
 
-/// The index of the thread-local word, plus one; 0 before there is one.
-static WORD: AtomicU32 = AtomicU32::new(0);
-/// The index whose callback runs at a thread's end, plus one; 0 before there is one.
-static EXIT: AtomicU32 = AtomicU32::new(0);
+/// The thread-local word of the runtime's.
+static WORD: Word = Word::new();
+/// What a thread's end is told with; 0 for nothing.
+static EXIT: Word = Word::new();
 /// What runs at a thread's end, as an address: the same function for all.
 static ON_EXIT: AtomicUsize = AtomicUsize::new(0);
 /// `GetThreadDescription`, as an address; 0 where the system has none (before Windows 10).
 static DESCRIPTION: AtomicUsize = AtomicUsize::new(0);
+
+/// The thread that loaded the program; 0 before it is known.
+static FIRST: AtomicU32 = AtomicU32::new(0);
 
 /// Ticks of the performance counter in a second; 0 before it was asked.
 static FREQUENCY: AtomicU64 = AtomicU64::new(0);
@@ -34,7 +37,9 @@ const WAIT_MAX_MS: u32 = 500;
 /// Makes the indices and finds what not every system has, early.
 pub(super) fn prepare() {
     let _kept = Kept::new();
-    let _ = (word_index(), exit_index());
+    ending::prepare();
+    let _ = (WORD.index(), EXIT.index());
+    let _ = FIRST.compare_exchange(0, teb::thread_id(), Ordering::Relaxed, Ordering::Relaxed);
     // SAFETY: both names end in a zero; the module is loaded for good.
     unsafe {
         let kernel = GetModuleHandleA(c"kernel32.dll".as_ptr().cast());
@@ -46,83 +51,55 @@ pub(super) fn prepare() {
     }
 }
 
-/// The index of the thread-local word; `None` when the system has none left.
-fn word_index() -> Option<u32> {
-    if let Some(index) = WORD.load(Ordering::Acquire).checked_sub(1) {
-        return Some(index);
+/// What a module's callback is told at the end of a thread and of the process (`winnt.h`).
+const THREAD_ENDS: u32 = 3;
+const PROCESS_ENDS: u32 = 0;
+/// How often a thread's end is told at most: what runs then may ask for it again.
+const ENDS_MAX: usize = 4;
+
+type Callback = unsafe extern "system" fn(*mut core::ffi::c_void, u32, *mut core::ffi::c_void);
+
+/// The loader calls these by their order. The language's own, which runs the destructors of thread-local variables, is
+/// in `.CRT$XLB`: this one comes after it.
+#[used]
+#[unsafe(link_section = ".CRT$XLY")]
+static AT_END: Callback = at_end;
+
+unsafe extern "system" fn at_end(_: *mut core::ffi::c_void, what: u32, _: *mut core::ffi::c_void) {
+    if what == PROCESS_ENDS {
+        let _kept = Kept::new();
+        ending::on_module_end();
+    }
+    let address = ON_EXIT.load(Ordering::Acquire);
+    if what != THREAD_ENDS || address == 0 {
+        return;
     }
     let _kept = Kept::new();
-    // SAFETY: the call has no arguments.
-    let index = unsafe { TlsAlloc() };
-    if index == TLS_OUT_OF_INDEXES {
-        return None;
-    }
-    match WORD.compare_exchange(0, index.wrapping_add(1), Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => Some(index),
-        // Another thread was faster. Our index stays unused: it may be in use as soon as it is freed.
-        Err(theirs) => theirs.checked_sub(1),
-    }
-}
-
-fn exit_index() -> Option<u32> {
-    if let Some(index) = EXIT.load(Ordering::Acquire).checked_sub(1) {
-        return Some(index);
-    }
-    // SAFETY: the function has the type that is asked for, and lives as long as the program.
-    let index = unsafe { FlsAlloc(Some(at_end)) };
-    if index == FLS_OUT_OF_INDEXES {
-        return None;
-    }
-    match EXIT.compare_exchange(0, index.wrapping_add(1), Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => Some(index),
-        Err(theirs) => theirs.checked_sub(1),
-    }
-}
-
-unsafe extern "system" fn at_end(word: *const core::ffi::c_void) {
-    let address = ON_EXIT.load(Ordering::Acquire);
-    if address != 0 && !word.is_null() {
-        // SAFETY: `at_thread_exit` stored a function of this type.
-        let exit: extern "C" fn(usize) = unsafe { core::mem::transmute(address) };
-        exit(word.addr());
+    // SAFETY: `at_thread_exit` stored a function of this type.
+    let exit: extern "C" fn(usize) = unsafe { core::mem::transmute(address) };
+    for _ in 0..ENDS_MAX {
+        let word = EXIT.get();
+        if word == 0 {
+            break;
+        }
+        EXIT.set(0);
+        exit(word);
     }
 }
 
 impl Threads for Host {
     fn thread_word(&self) -> usize {
-        match word_index() {
-            Some(index) if index < teb::SLOTS => teb::slot(index),
-            Some(index) => {
-                let _kept = Kept::new();
-                // SAFETY: the index is ours.
-                unsafe { TlsGetValue(index) }.addr()
-            }
-            None => 0,
-        }
+        WORD.get()
     }
 
     fn set_thread_word(&self, word: usize) {
-        match word_index() {
-            // SAFETY: the index is ours, and below the number of slots.
-            Some(index) if index < teb::SLOTS => unsafe { teb::set_slot(index, word) },
-            Some(index) => {
-                let _kept = Kept::new();
-                // SAFETY: the index is ours. It fails only for want of memory, in a thread's first use of a late index.
-                unsafe { TlsSetValue(index, word as *const _) };
-            }
-            None => {}
-        }
+        WORD.set(word);
     }
 
-    /// By a callback of fiber-local storage, which the system runs before the destructors of the language's variables:
-    /// what those allocate is counted as unguarded.
     fn at_thread_exit(&self, exit: extern "C" fn(usize), word: usize) {
-        let _kept = Kept::new();
+        ending::note_thread();
         ON_EXIT.store(exit as usize, Ordering::Release);
-        if let Some(index) = exit_index() {
-            // SAFETY: the index is ours. The system keeps the table of these values in memory of its own.
-            unsafe { FlsSetValue(index, word as *const _) };
-        }
+        EXIT.set(word);
     }
 
     fn thread_id(&self) -> u32 {
@@ -135,23 +112,14 @@ impl Threads for Host {
 
     fn thread_name(&self, into: &mut [u8]) -> usize {
         let address = DESCRIPTION.load(Ordering::Relaxed);
-        if address == 0 {
-            return 0;
-        }
-        let _kept = Kept::new();
-        // SAFETY: the function of this name has this type.
-        let describe: unsafe extern "system" fn(*mut core::ffi::c_void, *mut *mut u16) -> i32 =
-            unsafe { core::mem::transmute(address) };
-        let mut name = core::ptr::null_mut::<u16>();
-        // SAFETY: the handle means this thread; the call writes one pointer.
-        if unsafe { describe(GetCurrentThread(), &raw mut name) } < 0 || name.is_null() {
-            return 0;
-        }
-        // SAFETY: a name was given, which ends in a zero and is ours to give back, to the heap of the system's.
-        unsafe {
-            let len = text::to_utf8(text::ended(name).iter().copied(), into);
-            LocalFree(name.cast());
-            len
+        let len = if address == 0 { 0 } else { described(address, into) };
+        // The first thread has no name of its own, and is called as the language and other systems call it.
+        match into.get_mut(..4) {
+            Some(place) if len == 0 && teb::thread_id() == FIRST.load(Ordering::Relaxed) => {
+                place.copy_from_slice(b"main");
+                4
+            }
+            _ => len,
         }
     }
 
@@ -219,6 +187,7 @@ impl Threads for Host {
     }
 
     fn wait(&self, word: &AtomicU32, seen: u32) {
+        ending::give_up_waiting();
         // SAFETY: reads and sets a word of this thread's.
         let before = unsafe { GetLastError() };
         // SAFETY: the word is borrowed and 4 bytes long, as is what it is compared with.
@@ -231,5 +200,24 @@ impl Threads for Host {
     fn wake(&self, word: &AtomicU32) {
         // SAFETY: the address is only a key.
         unsafe { WakeByAddressAll(word.as_ptr().cast()) };
+    }
+}
+
+/// This thread's description, by the function of this address.
+fn described(address: usize, into: &mut [u8]) -> usize {
+    let _kept = Kept::new();
+    // SAFETY: the function of this name has this type.
+    let describe: unsafe extern "system" fn(*mut core::ffi::c_void, *mut *mut u16) -> i32 =
+        unsafe { core::mem::transmute(address) };
+    let mut name = core::ptr::null_mut::<u16>();
+    // SAFETY: the handle means this thread; the call writes one pointer.
+    if unsafe { describe(GetCurrentThread(), &raw mut name) } < 0 || name.is_null() {
+        return 0;
+    }
+    // SAFETY: a name was given, which ends in a zero and is ours to give back, to the heap of the system's.
+    unsafe {
+        let len = text::to_utf8(text::ended(name).iter().copied(), into);
+        LocalFree(name.cast());
+        len
     }
 }
