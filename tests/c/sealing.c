@@ -1,8 +1,11 @@
 /* Sealing, tripwires and questions from C, and system calls on sealed memory. */
 #include "../../crates/fencepost-preload/include/fencepost.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int main(int argc, char **argv) {
@@ -26,7 +29,13 @@ int main(int argc, char **argv) {
         fencepost_describe_print(block);
         return 0;
     }
-    void *handle = !strcmp(what, "wire") ? fencepost_tripwire(block, 16) : fencepost_seal(block, 16);
+    if (!strcmp(what, "sites")) {
+        for (int i = 0; i < 7; i++) (void)!malloc(10000);
+        fencepost_sites_print(1000);
+        return 0;
+    }
+    int wired = !strcmp(what, "wire") || !strcmp(what, "wait");
+    void *handle = wired ? fencepost_tripwire(block, 16) : fencepost_seal(block, 16);
     printf("%d %d\n", handle != NULL, fencepost_seal(&block, 8) == NULL);
     int ends[2];
     if (pipe(ends) || write(ends[1], "0123456789abcdef", 16) != 16) return 1;
@@ -36,6 +45,21 @@ int main(int argc, char **argv) {
         printf("read %zd\n", read(ends[0], block + 8, 4));
     } else if (!strcmp(what, "beside")) {
         printf("read %zd\n", read(ends[0], block + 16, 4));
+    } else if (!strcmp(what, "recv")) {
+        int pair[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) || send(pair[0], "0123", 4, 0) != 4) return 1;
+        printf("recv %zd\n", recv(pair[1], block + 4, 4, 0));
+    } else if (!strcmp(what, "futex")) {
+        /* A lock with priority inheritance: the kernel itself writes its owner's number. */
+        *(volatile int *)(block + 8) = 0;
+        long locked = syscall(SYS_futex, block + 8, 6, 0, NULL, NULL, 0);
+        printf("lock %ld %d\n", locked, *(volatile int *)(block + 8) == (int)syscall(SYS_gettid));
+        syscall(SYS_futex, block + 8, 7, 0, NULL, NULL, 0);
+        *(volatile int *)(block + 8) = 0x61616161;
+    } else if (!strcmp(what, "wait")) {
+        /* Another value than is there: the kernel reads it and answers at once, EAGAIN. */
+        long waited = syscall(SYS_futex, block + 8, 0, 1, NULL, NULL, 0);
+        printf("wait %ld %d\n", waited, errno == EAGAIN);
     } else if (!strcmp(what, "wire")) {
         printf("written %zd\n", write(ends[1], block, 4));
         printf("again %zd\n", write(ends[1], block, 4));

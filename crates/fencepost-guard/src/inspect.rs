@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use fencepost_record::{AccessType, BlockState, Stack, Summary, Where};
+use fencepost_record::{AccessType, BlockState, Stack, Summary, Trace, Where};
 use fencepost_sys::{Platform, Range};
 
 use crate::diagnose::{Beside, state_of};
@@ -66,6 +66,27 @@ impl<P: Platform> Guard<P> {
             allocated: self.stack_of(&slot.allocated, now),
             freed: (state == BlockState::Freed).then(|| self.stack_of(&slot.freed, now)),
         })
+    }
+
+    /// Calls `each` with the size of every live guarded block, in bytes, and the number of the stack it was allocated from
+    /// (see [`Guard::kept_trace`]; 0 if that was not kept). Blocks that come and go meanwhile may be among them or not.
+    pub fn each_live(&self, each: &mut dyn FnMut(usize, u32)) {
+        if self.ready().is_none() {
+            return;
+        }
+        self.heap.each_record(|slot, _, index, _| {
+            let view = slot.view();
+            if view.state == SlotState::Live && !self.was_moved(index) {
+                each(view.size, view.allocated.trace);
+            }
+        });
+    }
+
+    /// A stack by its number; empty if there is none.
+    pub fn kept_trace(&self, number: u32) -> Trace {
+        let mut trace = Trace::EMPTY;
+        self.depot.load(number, &mut trace);
+        trace
     }
 
     /// Verifies the bytes around every live guarded block, and those of freed ones that wait to be closed, reports each

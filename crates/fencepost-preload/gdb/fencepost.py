@@ -1,6 +1,7 @@
 """gdb commands for a program that runs under fencepost: `source crates/fencepost-preload/gdb/fencepost.py`.
 
 fencepost-block ADDRESS   which block an address belongs to, and who allocated and freed it
+fencepost-sites [MOST]    the live blocks by where they were allocated, the most bytes first
 fencepost-reports         the reports that nobody has read yet
 fencepost-check           verify the bytes around every live block
 
@@ -29,6 +30,17 @@ class Block(gdb.Command):
     def invoke(self, argument, _from_tty):
         address = int(gdb.parse_and_eval(argument).cast(gdb.lookup_type("unsigned long")))
         call("((void (*)(const void *))fencepost_describe_print)((void *)%d)" % address)
+
+
+class Sites(gdb.Command):
+    """The live blocks by where they were allocated, the most bytes first: fencepost-sites [MOST]"""
+
+    def __init__(self):
+        super().__init__("fencepost-sites", gdb.COMMAND_DATA)
+
+    def invoke(self, argument, _from_tty):
+        most = int(gdb.parse_and_eval(argument or "10"))
+        call("((void (*)(unsigned long))fencepost_sites_print)(%d)" % most)
 
 
 class Reports(gdb.Command):
@@ -63,6 +75,7 @@ class Frames(gdb.Command):
 
 
 Block()
+Sites()
 Reports()
 Check()
 Frames()

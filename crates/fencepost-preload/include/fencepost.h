@@ -50,6 +50,10 @@ void fencepost_describe_print(const void *pointer) FENCEPOST_WEAK;
 /* Prints the reports that nobody has read yet, at most the last 16. */
 void fencepost_reports_print(void) FENCEPOST_WEAK;
 
+/* Prints how many live blocks there are and where they were allocated, at most so many places, the most bytes first. The
+ * stacks are printed as addresses. */
+void fencepost_sites_print(size_t most) FENCEPOST_WEAK;
+
 /* Verifies the bytes around every live block, reports each damaged one, and says how many there are. */
 size_t fencepost_check(void) FENCEPOST_WEAK;
 

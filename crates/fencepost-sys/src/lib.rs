@@ -25,6 +25,7 @@ mod range;
 mod stepping;
 pub mod switching;
 mod watchpoints;
+mod written;
 
 pub use loader::{Code, Loader};
 pub use mappings::Mappings;
@@ -44,3 +45,4 @@ pub use platform::{Fault, Faults, Memory, Offers, Output, Platform, Protection, 
 pub use range::{Moved, Range};
 pub use stepping::{AfterStep, OnFault, OnStep, Stepping, Steps, Verdict};
 pub use watchpoints::{Hit, NoWatchpoints, OnHit, WATCHPOINTS, WatchpointOffer, Watchpoints, watchpoints_of};
+pub use written::{Noting, Written};

@@ -3,7 +3,7 @@
 //! A watchpoint sees writes to a few bytes and costs nothing until then, also to what lies beside them on the same page.
 //! There are four in each thread, each for 1, 2, 4 or 8 bytes that are aligned to their number.
 
-use crate::{Fault, Range, VmResult};
+use crate::{Fault, Range, VmResult, Written};
 
 /// The most watchpoints that a thread can have.
 pub const WATCHPOINTS: usize = 4;
@@ -78,7 +78,7 @@ pub type OnHit = fn(&Hit);
 ///
 /// # Signal context
 /// None of these may be called in the fault handler; and one caller at a time.
-pub trait Watchpoints {
+pub trait Watchpoints: Written {
     /// Puts the notice of writes in force and says what can be seen now. Finds out by use.
     fn ready_to_watch(&self, on_hit: OnHit) -> WatchpointOffer;
 

@@ -43,7 +43,7 @@ mod symbolize;
 mod watches;
 
 pub use alloc::GuardedAlloc;
-pub use audit::{Audit, AuditedPage, audit};
+pub use audit::{Audit, AuditWay, AuditedPage, audit, audit_writes};
 #[doc(hidden)]
 pub use expected::{__assert_faults, __expected_kind};
 #[cfg(fencepost_libc)]

@@ -26,6 +26,17 @@ fn c_programs_ask_about_their_blocks() {
 }
 
 #[test]
+fn live_blocks_are_listed_by_site() {
+    let Some(program) = built("sealing.c") else { return };
+    let ran = preloaded(program, "sites").run();
+    fail_on(complain(&ran, 0, "", &[]));
+    let (first, rest) = ran.stderr.split_once('\n').unwrap_or_default();
+    assert!(first.starts_with("fencepost: ") && first.ends_with(" places"), "{first}");
+    assert!(rest.starts_with("  70000 bytes in 7 blocks: 0x"), "the most bytes come first: {rest}");
+    assert_eq!(rest.matches("  64 bytes in 1 blocks: 0x").count(), 1, "{rest}");
+}
+
+#[test]
 fn system_calls_on_closed_memory_are_reported_and_have_their_effect() {
     let Some(program) = built("sealing.c") else { return };
     let mut wrong = Vec::new();
@@ -33,6 +44,10 @@ fn system_calls_on_closed_memory_are_reported_and_have_their_effect() {
         ("write", 100, "hits 1 aaaxaaaaaaaaaaaaaaaaaaaa\n", &["seal-violation"][..]),
         ("read", 100, "read 4\nhits 1 aaaaaaaa0123aaaaaaaaaaaa\n", &["seal-violation"]),
         ("beside", 0, "read 4\nhits 0 aaaaaaaaaaaaaaaa0123aaaa\n", &[]),
+        ("recv", 100, "recv 4\nhits 1 aaaa0123aaaaaaaaaaaaaaaa\n", &["seal-violation"]),
+        // The program's own writes around the calls are violations as well.
+        ("futex", 100, "lock 0 1\nhits 4 aaaaaaaaaaaaaaaaaaaaaaaa\n", &["seal-violation"; 4]),
+        ("wait", 100, "wait -1 1\nhits 1 aaaaaaaaaaaaaaaaaaaaaaaa\n", &["tripwire"]),
         ("wire", 100, "written 4\nagain 4\nhits 1 aaaaaaaaaaaaaaaaaaaaaaaa\n", &["tripwire"]),
     ] {
         let ran = preloaded(program, what).options("on_error=continue").run();
@@ -70,7 +85,8 @@ fn in_gdb(what: &str, at: &str, commands: &[&str]) -> Option<String> {
 
 #[test]
 fn gdb_prints_the_block_of_an_address_and_the_last_reports() {
-    let commands = ["fencepost-block block + 8", "fencepost-check", "fencepost-frames 0x1"];
+    let commands =
+        ["fencepost-block block + 8", "fencepost-check", "fencepost-frames 0x1", "fencepost-sites 1"];
     let Some(said) = in_gdb("ask", "free(block);", &commands) else { return };
     if !said.contains("Breakpoint 1, main") {
         println!("skipped: gdb cannot run a program here: {said}");
@@ -80,6 +96,9 @@ fn gdb_prints_the_block_of_an_address_and_the_last_reports() {
         assert!(said.contains(wanted), "no {wanted:?} in {said}");
     }
     assert!(!said.contains("Error"), "{said}");
+    let sites = said.split("live guarded blocks of").nth(1).unwrap_or_default();
+    assert!(sites.contains(" places\n") && sites.contains(" bytes in "), "{said}");
+    assert_eq!(sites.matches(" bytes in ").count(), 1, "one place was asked for: {said}");
     let said = in_gdb("write", "printf(\"hits", &["fencepost-reports"]).expect("gdb, as before");
     assert_eq!(said.matches("fencepost: ERROR: seal-violation: write of 1 byte at").count(), 1, "{said}");
 }

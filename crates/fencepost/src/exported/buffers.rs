@@ -5,7 +5,7 @@
 //! length that counts is the one that the program names, as for the C library's own fortified functions: a buffer
 //! that is shorter than the program says is an error whatever arrives in it.
 //!
-//! Not seen: calls by `syscall`, by other languages' runtimes and through io_uring.
+//! Not seen: calls by `syscall` (but for futexes, see `threads`), by other languages' runtimes and through io_uring.
 #![allow(clippy::missing_safety_doc, reason = "each has the rules of the C function of its name")]
 #![allow(missing_docs, reason = "documented by POSIX and the Linux manual pages")]
 

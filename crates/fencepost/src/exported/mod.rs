@@ -132,7 +132,7 @@ macro_rules! export_libc {
                 access faccessat unlink unlinkat mkdir rmdir chdir rename renameat link symlink chmod chown truncate
                 fopen fopen64 opendir __open_2 __open64_2 __openat_2 __openat64_2 __xstat __xstat64 __lxstat
                 __lxstat64 __fxstat __fxstat64 __fxstatat __fxstatat64
-                fencepost_describe fencepost_describe_print fencepost_reports_print fencepost_check fencepost_seal
+                fencepost_describe fencepost_describe_print fencepost_reports_print fencepost_sites_print fencepost_check fencepost_seal
                 fencepost_tripwire fencepost_hits fencepost_unseal fencepost_stats
             }
             #[cfg(target_arch = "x86_64")]

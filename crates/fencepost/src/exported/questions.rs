@@ -4,8 +4,10 @@
 #![allow(clippy::missing_safety_doc, reason = "fencepost.h says what each asks")]
 #![allow(missing_docs, reason = "documented in fencepost.h")]
 
+use core::cmp::Reverse;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use std::collections::BTreeMap;
 
 use crate::closing::Closed;
 use crate::runtime::{GUARD, here};
@@ -125,6 +127,45 @@ fn described(address: usize, info: &crate::BlockInfo) -> String {
         }
     }
     text
+}
+
+pub unsafe extern "C" fn fencepost_sites_print(most: usize) {
+    eprintln!("{}", sites(most));
+}
+
+/// The live blocks by where they were allocated, the most bytes first, for a person at a debugger.
+fn sites(most: usize) -> String {
+    // What is made here is not among what is counted.
+    GUARD.call_inner(|| {
+        let mut sites = BTreeMap::<u32, (u64, u64)>::new();
+        GUARD.each_live(&mut |size, trace| {
+            let (blocks, bytes) = sites.entry(trace).or_default();
+            *blocks = blocks.saturating_add(1);
+            *bytes = bytes.saturating_add(size as u64);
+        });
+        let mut sites: Vec<_> = sites.into_iter().collect();
+        sites.sort_by_key(|(trace, (blocks, bytes))| (Reverse((*bytes, *blocks)), *trace));
+        let total = sites.iter().fold((0u64, 0u64), |(blocks, bytes), (_, site)| {
+            (blocks.saturating_add(site.0), bytes.saturating_add(site.1))
+        });
+        let mut text = format!(
+            "fencepost: {} live guarded blocks of {} bytes from {} places",
+            total.0,
+            total.1,
+            sites.len()
+        );
+        for (trace, (blocks, bytes)) in sites.iter().take(most) {
+            text += &format!("\n  {bytes} bytes in {blocks} blocks:");
+            let frames = GUARD.kept_trace(*trace);
+            if frames.frames().is_empty() {
+                text += " the stack was not kept";
+            }
+            for frame in frames.frames() {
+                text += &format!(" {frame:#x}");
+            }
+        }
+        text
+    })
 }
 
 pub unsafe extern "C" fn fencepost_reports_print() {

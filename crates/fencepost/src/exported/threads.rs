@@ -4,10 +4,11 @@
 
 use core::ffi::{c_char, c_int, c_long, c_void};
 
+use fencepost_record::AccessType;
 use fencepost_sys::{ErrorNumber, LibcHeap, program};
 
 use super::{MALLOC, behind, signals};
-use crate::runtime::GUARD;
+use crate::runtime::{GUARD, here};
 
 type Function = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 
@@ -101,6 +102,28 @@ pub unsafe extern "C" fn prctl(option: c_int, a: usize, b: usize, c: usize, d: u
 /// The number of seccomp(2), which has no function of its own in the C library.
 const SECCOMP: c_long = if cfg!(target_arch = "x86_64") { 317 } else { 277 };
 
+/// The number of futex(2), which has none either, and which Rust's locks and condition variables call by `syscall`.
+const FUTEX: c_long = if cfg!(target_arch = "x86_64") { 202 } else { 98 };
+
+/// What the kernel does with the two words of a futex call.
+///
+/// A wake looks at no word: it may be for a lock that is gone already.
+fn look_at_futex(word: usize, operation: usize, other: usize, anchor: usize) {
+    /// `FUTEX_PRIVATE_FLAG` and `FUTEX_CLOCK_REALTIME`.
+    const FLAGS: usize = 128 | 256;
+    const WORD: usize = 4;
+    match operation & !FLAGS {
+        // WAIT, CMP_REQUEUE, WAIT_BITSET, WAIT_REQUEUE_PI
+        0 | 4 | 9 | 11 => GUARD.check_buffer(word, WORD, AccessType::Read, anchor),
+        // WAKE_OP
+        5 => GUARD.check_buffer(other, WORD, AccessType::Write, anchor),
+        // LOCK_PI, UNLOCK_PI, TRYLOCK_PI, LOCK_PI2
+        6..=8 | 13 => GUARD.check_buffer(word, WORD, AccessType::Write, anchor),
+        _ => {}
+    }
+}
+
+#[inline(never)]
 pub unsafe extern "C-unwind" fn syscall(
     number: c_long,
     a: usize,
@@ -113,12 +136,18 @@ pub unsafe extern "C-unwind" fn syscall(
     if number == SECCOMP {
         expect_filter();
     }
+    if number == FUTEX {
+        look_at_futex(a, b, e, here());
+    }
     // SAFETY: the caller's promise to syscall; those that the call does not have are not looked at.
     let result = unsafe {
         behind!(c"syscall", "C-unwind" (
             number => c_long, a => usize, b => usize, c => usize, d => usize, e => usize, f => usize
         ) -> c_long)
     };
+    if number == FUTEX {
+        GUARD.after_call();
+    }
     result.unwrap_or_else(|| {
         ErrorNumber::NOT_THERE.set();
         -1

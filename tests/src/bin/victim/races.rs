@@ -253,7 +253,7 @@ fn audit() {
         });
         7
     };
-    let (result, audit) = fencepost::audit(&block, phase).expect("watched");
+    let (result, audit) = fencepost::audit_writes(&block, phase).expect("watched");
     for page in &audit.pages {
         let size = page.block.as_ref().map(|block| block.size);
         println!(

@@ -20,12 +20,17 @@ pub fn watched(words: &[&str]) {
         "freed" => freed(),
         "sealed" => sealed(),
         "wide" => wide(),
+        "audit" => audit(rest_of(words)),
         "raced" => raced(crate::number(words, 1)),
         other => {
             eprintln!("victim: watch what? not {other}");
             std::process::exit(2);
         }
     }
+}
+
+fn rest_of<'a>(words: &[&'a str]) -> &'a str {
+    words.get(1).copied().unwrap_or_default()
 }
 
 fn watches(at: *const u8, len: usize) -> Watch<'static> {
@@ -352,4 +357,52 @@ fn raced(each: usize) {
     });
     let noted = watch.writes().len() as u64 + watch.lost();
     println!("by {} noted {} of {}, counted {}", name(&watch), noted, 2 * each, watch.count());
+}
+
+#[repr(align(4096))]
+struct Pages([AtomicU64; 4 * 512]);
+
+static PAGES: Pages = Pages([const { AtomicU64::new(3) }; 4 * 512]);
+
+/// `large|small|static`: in a phase this thread and another write to one page each, and the kernel to a third.
+fn audit(what: &str) {
+    let block = match what {
+        "large" => vec![1u8; 1 << 20],
+        _ => vec![1u8; 4 * 4096],
+    };
+    let bytes = match what {
+        // SAFETY: the numbers are only written to by this function's own phase, and never while the slice is read.
+        "static" => unsafe {
+            std::slice::from_raw_parts(PAGES.0.as_ptr().cast::<u8>(), std::mem::size_of::<Pages>())
+        },
+        _ => &block[..],
+    };
+    let at = bytes.as_ptr().expose_provenance();
+    let mut ends = [0i32; 2];
+    // SAFETY: the kernel writes two numbers to an array of two, and reads as many bytes as there are.
+    unsafe {
+        assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
+        assert_eq!(libc::write(ends[1], c"abcdefgh".as_ptr().cast(), 8), 8);
+    }
+    armed();
+    let phase = || {
+        victim_writes(std::ptr::with_exposed_provenance_mut(at + 4096 + 8), 1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| victim_writes(std::ptr::with_exposed_provenance_mut(at + 16), 2));
+        });
+        // SAFETY: the page is the block's or the static's.
+        unsafe { libc::read(ends[0], std::ptr::with_exposed_provenance_mut(at + 3 * 4096), 8) }
+    };
+    let (read, audit) = fencepost::audit(bytes, phase).expect("audited");
+    println!("{}", audit.way);
+    for page in &audit.pages {
+        let size = page.block.as_ref().map(|block| block.size);
+        println!(
+            "page {} of block {size:?}: {} writes, unseen {}",
+            (page.address - at) / 4096,
+            page.writes.len(),
+            page.unseen
+        );
+    }
+    println!("read {read} lost {}", audit.lost);
 }

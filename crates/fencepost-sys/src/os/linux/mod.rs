@@ -71,6 +71,7 @@ mod threads;
 mod userfault;
 mod watchpoints;
 mod word;
+mod written;
 #[cfg(target_arch = "aarch64")]
 #[path = "xstate_aarch64.rs"]
 mod xstate;

@@ -103,6 +103,11 @@ impl File {
         Ok(File(fd as i32))
     }
 
+    /// Its number, for calls of its own kind.
+    pub(super) fn number(&self) -> i32 {
+        self.0
+    }
+
     /// Reads what comes next; 0 at the end.
     pub(super) fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
         loop {

@@ -25,6 +25,8 @@ const UFFD_API: u64 = 0xaa;
 const UFFD_USER_MODE_ONLY: i32 = 1;
 const FEATURE_SIGBUS: u64 = 1 << 7;
 const FEATURE_MOVE: u64 = 1 << 16;
+/// The kernel takes write protection away itself, at the first write.
+const FEATURE_ASYNC: u64 = 1 << 15;
 const MODE_MISSING: u64 = 1;
 const MODE_WP: u64 = 2;
 /// Nobody waits for a page: every fault is a signal.
@@ -195,22 +197,26 @@ impl Missing for Host {
             return Err(VmError::Unsupported);
         }
         let fd = descriptor().map_err(|_| VmError::Unsupported)?;
-        let mode = if trap { PROTECT } else { 0 };
-        let mut tries = TRIES;
-        loop {
-            let wish = WriteProtect { start: range.start as u64, len: range.len as u64, mode };
-            count();
-            // SAFETY: the kernel reads one `WriteProtect`, which `wish` is, and changes registered memory only; the
-            // caller owns the range.
-            match unsafe { syscall!(libc::SYS_ioctl, fd, UFFDIO_WRITEPROTECT, &raw const wish) } {
-                Ok(_) => return Ok(()),
-                Err(Errno(libc::EAGAIN)) if tries > 0 => tries = tries.wrapping_sub(1),
-                // Registered without it, no such ioctl, or a number that is not ours any more.
-                Err(Errno(libc::ENOENT | libc::EINVAL | libc::ENOTTY | libc::EBADF)) => {
-                    return Err(VmError::Unsupported);
-                }
-                Err(error) => return Err(error.into()),
+        protect_writes(fd, range, if trap { PROTECT } else { 0 })
+    }
+}
+
+/// Sets or takes write protection on registered memory of the callers'.
+fn protect_writes(fd: i32, range: Range, mode: u64) -> VmResult {
+    let mut tries = TRIES;
+    loop {
+        let wish = WriteProtect { start: range.start as u64, len: range.len as u64, mode };
+        count();
+        // SAFETY: the kernel reads one `WriteProtect`, which `wish` is, and changes registered memory only; the callers
+        // own the range.
+        match unsafe { syscall!(libc::SYS_ioctl, fd, UFFDIO_WRITEPROTECT, &raw const wish) } {
+            Ok(_) => return Ok(()),
+            Err(Errno(libc::EAGAIN)) if tries > 0 => tries = tries.wrapping_sub(1),
+            // Registered without it, no such ioctl, or a number that is not ours any more.
+            Err(Errno(libc::ENOENT | libc::EINVAL | libc::ENOTTY | libc::EBADF)) => {
+                return Err(VmError::Unsupported);
             }
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -245,6 +251,30 @@ fn open() -> Result<(i32, MissingOffer), MissingError> {
         raw::close(fd);
     }
     Err(MissingError::Denied)
+}
+
+/// A descriptor for write protection that the kernel takes away itself.
+pub(super) fn open_async() -> VmResult<i32> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | UFFD_USER_MODE_ONLY;
+    count();
+    // SAFETY: userfaultfd touches no memory of ours.
+    let fd = unsafe { syscall!(libc::SYS_userfaultfd, flags)? } as i32;
+    let mut api = Api { api: UFFD_API, features: FEATURE_ASYNC, ioctls: 0 };
+    count();
+    // SAFETY: the kernel reads and writes one `Api`, which `api` is.
+    match unsafe { syscall!(libc::SYS_ioctl, fd, UFFDIO_API, &raw mut api) } {
+        Ok(_) => Ok(fd),
+        Err(error) => {
+            raw::close(fd);
+            Err(error.into())
+        }
+    }
+}
+
+/// Registers memory of the callers' for write protection alone, and protects all of it.
+pub(super) fn protect_all(fd: i32, range: Range) -> VmResult {
+    register_as(fd, range, MODE_WP)?;
+    protect_writes(fd, range, PROTECT)
 }
 
 /// Puts a descriptor of ours where the program does not look for numbers, so far below their end or above; it stays
@@ -287,15 +317,20 @@ fn register(fd: i32, range: Range) -> VmResult {
     // missing pages alone.
     let mut answer = Err(VmError::Unsupported);
     for mode in [MODE_MISSING | MODE_WP, MODE_MISSING] {
-        let mut wish = Register { start: range.start as u64, len: range.len as u64, mode, ioctls: 0 };
-        count();
-        // SAFETY: the kernel reads and writes one `Register`, which `wish` is; the callers own the range.
-        answer = match unsafe { syscall!(libc::SYS_ioctl, fd, UFFDIO_REGISTER, &raw mut wish) } {
-            Ok(_) => return Ok(()),
-            Err(error) => Err(error.into()),
-        };
+        answer = register_as(fd, range, mode);
+        if answer.is_ok() {
+            break;
+        }
     }
     answer
+}
+
+fn register_as(fd: i32, range: Range, mode: u64) -> VmResult {
+    let mut wish = Register { start: range.start as u64, len: range.len as u64, mode, ioctls: 0 };
+    count();
+    // SAFETY: the kernel reads and writes one `Register`, which `wish` is; the callers own the range.
+    unsafe { syscall!(libc::SYS_ioctl, fd, UFFDIO_REGISTER, &raw mut wish)? };
+    Ok(())
 }
 
 /// Copies or moves pages. The callers own both ranges.

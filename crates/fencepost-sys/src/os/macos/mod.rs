@@ -52,6 +52,8 @@ mod step;
 mod threads;
 #[path = "../windows/watchpoints.rs"]
 mod watchpoints;
+#[path = "../windows/written.rs"]
+mod written;
 
 use core::ffi::CStr;
 

@@ -22,6 +22,7 @@ mod space;
 mod step;
 mod threads;
 mod watchpoints;
+mod written;
 
 use core::ffi::CStr;
 use std::boxed::Box;
@@ -57,6 +58,8 @@ pub struct SimOptions {
     pub huge_pages: bool,
     /// How far one instruction can be run by itself.
     pub steps: Steps,
+    /// Whether the system notes which pages are written to.
+    pub notes_writes: bool,
     /// What watchpoints of the processor see.
     pub watchpoints: WatchpointOffer,
 }
@@ -76,6 +79,7 @@ impl SimOptions {
             available: Some(16 << 30),
             huge_pages: false,
             steps: Steps::Alone,
+            notes_writes: true,
             watchpoints: WatchpointOffer::Instructions,
         }
     }
@@ -100,6 +104,7 @@ pub struct Sim {
     faults: Mutex<faults::State>,
     steps: Mutex<step::State>,
     watchpoints: Mutex<watchpoints::State>,
+    written: Mutex<written::State>,
     environment: Mutex<Vec<Variable>>,
     mapped: Mutex<Option<Vec<Range>>>,
 }
@@ -121,6 +126,7 @@ impl Sim {
             faults: Mutex::new(faults::State::new()),
             steps: Mutex::new(step::State::new()),
             watchpoints: Mutex::new(watchpoints::State::new()),
+            written: Mutex::new(written::State::new()),
             environment: Mutex::new(Vec::new()),
             mapped: Mutex::new(Some(Vec::new())),
         }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::*;
-use crate::{Memory, Protection, Range, Verdict, VmError};
+use crate::{Memory, Protection, Range, Verdict, VmError, Written};
 
 const PAGE: usize = 4096;
 
@@ -243,4 +243,22 @@ fn files_threads_and_faults_are_the_instances_own() {
     assert_eq!((one.thread_word(), other.thread_word()), (5, 0));
     one.install(|_| Verdict::Die).unwrap();
     assert!(one.is_installed() && !other.is_installed());
+}
+
+#[test]
+fn pages_whose_content_has_changed_were_written() {
+    let sim = Sim::new();
+    let start = sim.reserve(3 * PAGE, PAGE).unwrap();
+    let range = Range { start, len: 3 * PAGE };
+    // SAFETY: the range was reserved just now.
+    let noting = unsafe { sim.commit(range).and_then(|()| sim.note_written(range)) }.unwrap();
+    // SAFETY: the page is the test's, and real underneath.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(start + PAGE).write_volatile(1) };
+    let mut told = Vec::new();
+    sim.each_written(&noting, &mut |run| told.push(run)).unwrap();
+    assert_eq!(told, [Range { start: start + PAGE, len: PAGE }]);
+    sim.end_noting(noting);
+    sim.fail_at(1);
+    // SAFETY: as above.
+    assert!(unsafe { sim.note_written(range) }.is_err());
 }

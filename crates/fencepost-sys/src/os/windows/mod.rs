@@ -25,6 +25,7 @@ mod text;
 mod threads;
 mod watchpoints;
 mod word;
+mod written;
 
 use core::ffi::CStr;
 
