@@ -73,7 +73,8 @@ pub enum MemoryError {
     NotCommitted,
     /// Some of the range was made a guard.
     Guarded,
-    /// The size is zero, larger than any address, or the alignment is not a power of two.
+    /// The size is zero, larger than any address, or the alignment is not a power of two; or huge pages were asked for
+    /// whose size is not, or no larger than a page.
     BadSize,
     /// A name holds a zero byte.
     BadName,
@@ -115,7 +116,7 @@ impl fmt::Display for MemoryError {
             MemoryError::NotCommitted => f.write_str("use memory that is not committed"),
             MemoryError::Guarded => f.write_str("use memory that was made a guard"),
             MemoryError::BadSize => f.write_str(
-                "use a size of zero or past all addresses, or an alignment that is no power of two",
+                "use a size of zero or past all addresses, or an alignment or a size of pages that is no power of two",
             ),
             MemoryError::BadName => f.write_str("use a name that holds a zero byte"),
         }

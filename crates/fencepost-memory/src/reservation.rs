@@ -97,7 +97,8 @@ impl<M: System + 'static> Reservation<M> {
     }
 
     /// Gives a new reservation its name and asks for transparent huge pages; the lack of either is no error.
-    fn prepared(mut self, transparent: bool) -> Self {
+    fn prepared(mut self, transparent: bool, fell_back: Option<MemoryError>) -> Self {
+        self.fell_back = fell_back;
         if transparent {
             self.want_transparent(self.usable());
         }

@@ -34,6 +34,16 @@ fn a_limit_on_writable_memory_is_named() {
     under("ulimit -d 1000000", "inside::data");
 }
 
+/// Where the machine allows many more than usual, it would take gigabytes of page tables.
+#[test]
+fn a_limit_on_mappings_is_named() {
+    let most = fs::read_to_string("/proc/sys/vm/max_map_count").expect("the system has such a limit");
+    match most.trim().parse::<u64>().expect("a number") {
+        0..=300_000 => under("true", "inside::mappings"),
+        more => println!("skipped: a process may have {more} mappings here"),
+    }
+}
+
 /// A control group below this process's own, while it exists.
 struct Group(PathBuf);
 
@@ -169,6 +179,26 @@ mod inside {
         assert!(show(error).contains("ulimit -d"));
         assert_eq!((vector.len(), vector.committed(), space.committed()), (0, 0, 0), "nothing was changed");
         vector.extend_from_slice(&[1; 1 << 20]).expect("within the limit");
+    }
+
+    #[test]
+    #[ignore = "run by the test above, under a limit"]
+    fn mappings() {
+        let page = fencepost_memory::page_size();
+        let mut space = Reservation::reserve(600_000 * page).expect("addresses");
+        space.commit(0..space.len()).expect("promises");
+        let mut guards = (0..300_000).map(|n| 2 * n * page..(2 * n + 1) * page);
+        let error = guards.find_map(|range| space.guard(range).err()).expect("past the limit");
+        assert!(
+            matches!(error.limit(), Some(Limit::Mappings { limit, used }) if used <= limit + 2),
+            "{error}"
+        );
+        assert!(show(error).contains("sysctl vm.max_map_count"));
+        let (held, len) = (space.committed(), space.len());
+        assert!(
+            held < len && space.decommit(0..len).is_ok(),
+            "what was guarded until then is so, and all goes back"
+        );
     }
 
     #[test]

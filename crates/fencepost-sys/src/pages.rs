@@ -68,6 +68,8 @@ pub enum Limit {
         /// How many are left.
         free: u64,
     },
+    /// The system makes no transparent huge pages.
+    TransparentHugePages,
     /// What the processor can address, in bytes.
     Addresses {
         /// The limit.
@@ -121,6 +123,10 @@ impl fmt::Display for Limit {
                 "of the explicit huge pages of {page} bytes {free} are free: make more with `sysctl vm.nr_hugepages`, \
                  or hugepages= at boot"
             ),
+            Limit::TransparentHugePages => f.write_str(
+                "the system makes no transparent huge pages: on Linux, write `madvise` to \
+                 /sys/kernel/mm/transparent_hugepage/enabled",
+            ),
             Limit::Addresses { limit } => {
                 write!(f, "the processor addresses {limit} bytes: ask for less, or for several reservations")
             }
@@ -140,9 +146,14 @@ impl fmt::Display for Limit {
 
 /// Huge pages, names, residency, and reasons of refusals.
 ///
+/// # Safety
+/// Safe code is built on what an implementation says of memory. What [`Memory::reserve`] gives must be addresses that
+/// nobody else has until they are released; what was committed must be memory of that length, zero and writable, until it is
+/// changed by the owner's own calls; sizes must be those of the system.
+///
 /// # Signal context
 /// All are bare system calls and may run in the fault handler, except [`Pages::run_on_stack`].
-pub trait Pages: Memory {
+pub unsafe trait Pages: Memory {
     /// Writes the sizes, in bytes, of the explicit huge pages that the system knows, smallest first, and says how
     /// many. Knowing a size does not mean that there is a free page of it.
     fn huge_page_sizes(&self, into: &mut [usize]) -> usize;

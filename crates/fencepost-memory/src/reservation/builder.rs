@@ -15,10 +15,11 @@ pub enum HugePages {
     #[default]
     No,
     /// Huge pages where the system finds it can make some: the reservation is aligned for them, and the system is
-    /// asked. It falls back to ordinary pages by itself, page by page.
+    /// asked. It falls back to ordinary pages by itself, page by page. Where it never makes any, the reservation is one of
+    /// ordinary pages, and [`Reservation::fell_back`] says so.
     Transparent,
-    /// Huge pages of this many bytes from the stock that the administrator has set aside. Where the stock cannot
-    /// fill a commit, that commit falls back to transparent huge pages, and those to ordinary ones;
+    /// Huge pages of this many bytes, a power of two larger than a page, from the stock that the administrator has set
+    /// aside. Where the stock cannot fill a commit, that commit falls back to transparent huge pages, and those to ordinary ones;
     /// [`Reservation::fell_back`] says so, and [`Reservation::huge_bytes`] how much was had.
     Explicit(usize),
 }
@@ -86,6 +87,9 @@ impl<'a, M: System + 'static> Builder<'a, M> {
     /// [`MemoryError::Refused`] with the limit that was hit; [`MemoryError::BadSize`]; [`MemoryError::BadName`].
     pub fn reserve(self) -> Result<Reservation<M>, MemoryError> {
         let page = self.memory.page_size();
+        if matches!(self.huge, HugePages::Explicit(size) if !size.is_power_of_two() || size <= page) {
+            return Err(MemoryError::BadSize);
+        }
         let (unit, asked, advice) = self.unit(page);
         let name = match self.name {
             "" => None,
@@ -121,11 +125,17 @@ impl<'a, M: System + 'static> Builder<'a, M> {
         let whole = Range { start, len: whole };
         let entry = Entry::take(self.kind, base, len, [head, guard], self.name);
         let reservation = Reservation::assemble(self.memory, whole, base, len, unit, asked, name, entry);
-        Ok(reservation.prepared(advice))
+        let none = self.huge == HugePages::Transparent && !advice;
+        let fell_back = none.then(|| self.refused_pages(Limit::TransparentHugePages));
+        Ok(reservation.prepared(advice, fell_back))
     }
 
     fn refused(&self, bytes: usize, limit: Limit, error: Option<VmError>) -> MemoryError {
         MemoryError::Refused { action: Action::Reserve, bytes, limit, error }
+    }
+
+    fn refused_pages(&self, limit: Limit) -> MemoryError {
+        MemoryError::Refused { action: Action::Commit, bytes: self.len, limit, error: None }
     }
 
     /// The unit of commit, the size of explicit huge pages to ask for, and whether to ask for transparent ones.
@@ -134,8 +144,7 @@ impl<'a, M: System + 'static> Builder<'a, M> {
         match self.huge {
             HugePages::No => (page, None, false),
             HugePages::Transparent => (transparent().unwrap_or(page), None, transparent().is_some()),
-            HugePages::Explicit(size) if size.is_power_of_two() && size > page => (size, Some(size), false),
-            HugePages::Explicit(_) => (page, None, false),
+            HugePages::Explicit(size) => (size, Some(size), false),
         }
     }
 }

@@ -91,6 +91,20 @@ fn without_a_stock_of_huge_pages_the_fallback_is_named() {
 }
 
 #[test]
+fn huge_pages_that_are_never_made_or_have_no_such_size_are_told() {
+    let sim = system(SimOptions { transparent: false, ..SimOptions::new() });
+    let mut space = Builder::on(sim, 8 << 20).huge_pages(HugePages::Transparent).reserve().unwrap();
+    space.commit(0..PAGE).unwrap();
+    let told = space.fell_back().expect("a reason");
+    assert_eq!((space.unit(), told.limit()), (PAGE, Some(Limit::TransparentHugePages)));
+    assert!(told.to_string().contains("/sys/kernel/mm/transparent_hugepage/enabled"), "{told}");
+    for size in [0, PAGE, 3 << 20] {
+        let refused = Builder::on(sim, 8 << 20).huge_pages(HugePages::Explicit(size)).reserve();
+        assert_eq!(refused.err(), Some(MemoryError::BadSize), "pages of {size} bytes");
+    }
+}
+
+#[test]
 fn the_allocators_survive_every_failure() {
     for strict in [false, true] {
         every_failure(SimOptions::new(), |sim| {

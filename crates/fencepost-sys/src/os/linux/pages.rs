@@ -14,7 +14,8 @@ const HUGE_SHIFTS: core::ops::RangeInclusive<u32> = 16..=34;
 /// Pages that one question about residency covers: a byte of stack each.
 const PAGES_ASKED: usize = 4096;
 
-impl Pages for Host {
+// SAFETY: the kernel keeps this by mmap(2), mprotect(2) and madvise(2).
+unsafe impl Pages for Host {
     fn huge_page_sizes(&self, into: &mut [usize]) -> usize {
         let known = HUGE_SHIFTS.filter_map(|shift| 1usize.checked_shl(shift)).filter(|size| {
             let mut path = [0; 96];

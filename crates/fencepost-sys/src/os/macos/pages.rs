@@ -11,7 +11,8 @@ const ADDRESSES: u64 = 1 << 47;
 /// Pages that one question about residency covers: a byte of stack each.
 const PAGES_ASKED: usize = 4096;
 
-impl Pages for Host {
+// SAFETY: the kernel keeps this by mmap(2), mprotect(2) and madvise(2).
+unsafe impl Pages for Host {
     fn huge_page_sizes(&self, _into: &mut [usize]) -> usize {
         0
     }

@@ -56,6 +56,8 @@ pub struct SimOptions {
     pub available: Option<u64>,
     /// Whether there are explicit huge pages, of 2 MiB.
     pub huge_pages: bool,
+    /// Whether huge pages are ever made of ordinary ones.
+    pub transparent: bool,
     /// How far one instruction can be run by itself.
     pub steps: Steps,
     /// Whether the system notes which pages are written to.
@@ -78,6 +80,7 @@ impl SimOptions {
             mappings_other: 40,
             available: Some(16 << 30),
             huge_pages: false,
+            transparent: true,
             steps: Steps::Alone,
             notes_writes: true,
             watchpoints: WatchpointOffer::Instructions,

@@ -10,7 +10,8 @@ use crate::{Host, Limit, Memory, Pages, Range, VmError, VmResult, Wish};
 /// Bytes in a simulated huge page.
 const HUGE: usize = 2 << 20;
 
-impl Pages for Sim {
+// SAFETY: the memory is the host's, which is used through it alone.
+unsafe impl Pages for Sim {
     fn huge_page_sizes(&self, into: &mut [usize]) -> usize {
         into.first_mut().map_or(0, |place| {
             *place = HUGE;
@@ -19,7 +20,7 @@ impl Pages for Sim {
     }
 
     fn transparent_page_size(&self) -> Option<usize> {
-        Some(HUGE)
+        self.options.transparent.then_some(HUGE)
     }
 
     unsafe fn huge_pages(&self, range: Range) -> VmResult {

@@ -17,7 +17,8 @@ const STACK_START: usize = 64 << 10;
 /// Pages that one question about residency covers: 16 bytes of stack each.
 const PAGES_ASKED: usize = 256;
 
-impl Pages for Host {
+// SAFETY: the system keeps this by VirtualAlloc and VirtualFree.
+unsafe impl Pages for Host {
     /// The one size, if the processor has it. It takes a right (`SeLockMemoryPrivilege`) to have a page of it.
     fn huge_page_sizes(&self, into: &mut [usize]) -> usize {
         // SAFETY: the call has no arguments.
