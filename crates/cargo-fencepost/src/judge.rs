@@ -17,10 +17,17 @@ use crate::{Ending, NOT_GUARDED, REPORTED};
 pub struct Verdict {
     /// Their reports.
     pub collection: Collection,
+    /// Whether many tests share a process.
+    tests_share: bool,
     accounts: Vec<Account>,
 }
 
 impl Verdict {
+    /// Of no run yet; `tests_share` a process, or have one each.
+    pub fn of(tests_share: bool) -> Verdict {
+        Verdict { tests_share, ..Verdict::default() }
+    }
+
     /// Takes in what a session's runners left.
     pub fn take(&mut self, session: &Session) {
         for (account, findings) in session.results() {
@@ -60,6 +67,12 @@ pub fn judge(
     for line in &unguarded {
         eprintln!("fencepost: {line}");
     }
+    if cut_tests_off(&verdict) {
+        eprintln!(
+            "fencepost: a test program ends at its first error, and its other tests with it: --on-error continue \
+             goes on, and `cargo fencepost nextest run` gives each test a process"
+        );
+    }
     let missed = missed_coverage(settings, &verdict);
     if let Some(line) = &missed {
         eprintln!("fencepost: {line}");
@@ -78,6 +91,13 @@ pub fn judge(
         return Ok(Ending::Status(NOT_GUARDED));
     }
     Ok(as_if_alone(ending, collection, settings))
+}
+
+/// Whether an error of one test ended others.
+fn cut_tests_off(verdict: &Verdict) -> bool {
+    verdict.tests_share
+        && verdict.accounts.iter().any(|account| account.signal.is_some())
+        && verdict.collection.failures().any(|finding| finding.test.is_some())
 }
 
 /// No guard, or one that does not see most blocks: an allocator under names of its own has those.

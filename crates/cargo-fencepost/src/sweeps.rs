@@ -29,7 +29,9 @@ pub fn run(settings: &Settings, work: &Work) -> Result<Ending, Failure> {
     let outputs = Outputs::open(settings)?;
     let library = if settings.preload { preload::library()? } else { None };
     let plan = Plan { tests: matches!(work, Work::Cargo { tests: true, .. }), ..Plan::of(settings, library) };
-    let mut verdict = Verdict::default();
+    let is_test = |words: &[OsString]| words.first().is_some_and(|word| word == "test");
+    let tests_share = matches!(work, Work::Cargo { words, .. } if is_test(words));
+    let mut verdict = Verdict::of(tests_share);
     let mut ending = if settings.both_sides {
         let first = once(&with(&plan, "place=right"), work, &mut verdict)?;
         let second = once(&with(&plan, "place=left"), work, &mut verdict)?;

@@ -66,6 +66,7 @@ fn each_error_is_in_its_test_and_none_stops_the_others() {
     }
     assert!(said.contains("1 program by the allocator built in, 2 programs by preload"), "{said}");
     assert!(said.contains("written by thread "), "{said}");
+    assert!(said.contains("its other tests with it: --on-error continue goes on"), "{said}");
 }
 
 /// Each test is a process of its own there.
@@ -86,6 +87,7 @@ fn nextest_names_the_tests_too() {
     tests.sort_unstable();
     assert_eq!(tests, ["a_full_ring_is_not", "tests::a_ring_wraps_around"], "{said}");
     assert!(said.contains("4 tests run: 2 passed, 2 failed"), "{said}");
+    assert!(!said.contains("its other tests"), "{said}");
     assert!(said.contains("2 programs by the allocator built in, 2 programs by preload"), "{said}");
 }
 
