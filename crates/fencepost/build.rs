@@ -9,9 +9,16 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     println!("cargo::rustc-check-cfg=cfg(fencepost_frame_pointers)");
     println!("cargo::rustc-check-cfg=cfg(fencepost_libc)");
-    // Cargo.toml has `fencepost-malloc` for the same systems.
-    if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+    println!("cargo::rustc-check-cfg=cfg(fencepost_interpose)");
+    // Cargo.toml has `fencepost-malloc` for the same systems. A static program has no loader that could be asked for the
+    // functions behind ours.
+    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    let is_static = target("FEATURE").split(',').any(|feature| feature == "crt-static");
+    if target("OS") == "linux" && target("ENV") == "gnu" && !is_static {
         println!("cargo::rustc-cfg=fencepost_libc");
+    }
+    if target("OS") == "macos" {
+        println!("cargo::rustc-cfg=fencepost_interpose");
     }
     // Flags come separated by the unit separator; `-C` and its value may be two of them.
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();

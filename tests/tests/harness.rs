@@ -1,7 +1,8 @@
 //! Runs programs under the guard and holds their reports against what is expected.
 //!
 //! A run has a folder of its own, a limit of time, no core file unless one is asked for, and its reports from
-//! `report=`. Checks collect every complaint instead of stopping at the first, with the command that repeats the run.
+//! `report=`. Where programs cannot be started by themselves, `FENCEPOST_TEST_RUNNER` stands before them (`qemu-aarch64 -L
+//! ROOT`), `FENCEPOST_TEST_OPTIONS` before their options, and they get eight times as long. Checks collect every complaint instead of stopping at the first, with the command that repeats the run.
 
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -84,7 +85,7 @@ impl Run {
         Run {
             program,
             arguments: arguments.split_whitespace().map(str::to_owned).collect(),
-            options: "color=never,summary=off".into(),
+            options: format!("color=never,summary=off,{}", setting("FENCEPOST_TEST_OPTIONS")),
             environment: Vec::new(),
             limits: vec![(libc::RLIMIT_CORE, 0)],
             closed: false,
@@ -126,8 +127,11 @@ impl Run {
         let report = folder.0.join("report.jsonl");
         let options = format!("{},report={}", self.options, report.display());
         let options = options.replace("{dir}", &folder.0.display().to_string());
-        let mut command = Command::new(self.program);
-        command.args(&self.arguments).current_dir(&folder.0).env("FENCEPOST_OPTIONS", &options);
+        let runner = setting("FENCEPOST_TEST_RUNNER");
+        let mut words = runner.split_whitespace().chain([self.program]);
+        let mut command = Command::new(words.next().expect("a program"));
+        let seconds = if runner.is_empty() { self.seconds } else { self.seconds * 8 };
+        command.args(words).args(&self.arguments).current_dir(&folder.0).env("FENCEPOST_OPTIONS", &options);
         command.env_remove("RUST_BACKTRACE").env_remove("FENCEPOST_DENY").stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -139,7 +143,7 @@ impl Run {
         let pid = child.id();
         let stdout = reader(child.stdout.take());
         let stderr = reader(child.stderr.take());
-        let (status, timed_out) = wait(&mut child, start + Duration::from_secs(self.seconds));
+        let (status, timed_out) = wait(&mut child, start + Duration::from_secs(seconds));
         let took = start.elapsed();
         let documents = documents(&std::fs::read(&report).unwrap_or_default());
         let of = |schema: &str| documents.iter().filter(|d| d["schema"] == schema).cloned().collect();
@@ -156,6 +160,11 @@ impl Run {
             timed_out,
         }
     }
+}
+
+/// What whoever starts the tests says; empty where nothing is said.
+fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
 }
 
 /// The documents of a report file; a line that is none makes the test fail.

@@ -4,7 +4,7 @@
 //! All that this library does is to export the functions; what they do is in the crates beneath. `docs/preload.md` says
 //! how to use it and what it changes for the program.
 
-fencepost::export_libc!();
+fencepost::__export_preload!();
 
 /// A program that has fencepost compiled in calls this when it starts: its own runtime guards it.
 #[unsafe(no_mangle)]

@@ -47,8 +47,9 @@ fn what_was_loaded_later_may_go() {
     let folder = std::env::temp_dir().join(format!("fencepost-code-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let (source, library) = (folder.join("later.c"), folder.join("later.so"));
+    let cc = std::env::var("FENCEPOST_TEST_CC").unwrap_or_else(|_| "cc".into());
     std::fs::write(&source, "int later(void) { return 1; }").unwrap();
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    let built = Command::new(cc).args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
     assert!(built.expect("a C compiler, which links this test").success());
     let path = CString::new(library.to_str().unwrap()).unwrap();
     let before = Host.departures().unwrap();

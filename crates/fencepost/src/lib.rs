@@ -32,6 +32,10 @@ mod expected;
 #[cfg(fencepost_libc)]
 #[doc(hidden)]
 pub mod exported;
+#[cfg(fencepost_interpose)]
+#[doc(hidden)]
+#[path = "interposed.rs"]
+pub mod exported;
 mod grown;
 mod questions;
 mod reports;
@@ -44,13 +48,36 @@ mod watches;
 
 pub use alloc::GuardedAlloc;
 pub use audit::{Audit, AuditWay, AuditedPage, audit, audit_writes};
+/// Puts fencepost in the place of the C library's allocator, where that can be: not here.
+#[cfg(not(fencepost_libc))]
+#[macro_export]
+macro_rules! export_libc {
+    () => {
+        compile_error!(
+            "export_libc! needs glibc, linked dynamically: here no functions can stand before the C library's. \
+             GuardedAlloc works without it"
+        );
+    };
+}
+
+#[doc(hidden)]
+#[cfg(not(any(fencepost_libc, fencepost_interpose)))]
+#[macro_export]
+macro_rules! __export_preload {
+    () => {
+        compile_error!(
+            "the library to preload is made for glibc and for macOS: GuardedAlloc works without it"
+        );
+    };
+}
+
 #[doc(hidden)]
 pub use expected::{__assert_faults, __expected_kind};
-#[cfg(fencepost_libc)]
-#[doc(hidden)]
-pub use exported::__at_load;
 pub use fencepost_memory::{self as memory, growing};
 pub use fencepost_record::{BlockState, ErrorKind, Summary as Stats, Unguarded, Where};
+#[cfg(any(fencepost_libc, fencepost_interpose))]
+#[doc(hidden)]
+pub use fencepost_sys::at_load as __at_load;
 pub use questions::{BlockInfo, Origin, check, describe, stats};
 #[cfg(feature = "tracing")]
 pub use reports::emit_tracing;

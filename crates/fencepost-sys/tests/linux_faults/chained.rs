@@ -169,6 +169,7 @@ fn circle_ends() {
     write(border);
 }
 
+#[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
     // attempt(address): 1 after a write there, 0 when `leave` was called meanwhile.
     ".globl attempt, leave",
@@ -195,6 +196,43 @@ core::arch::global_asm!(
     "pop rbx",
     "ret",
     ".bss",
+    "attempt_frame: .quad 0",
+    ".text",
+);
+
+#[cfg(target_arch = "aarch64")]
+core::arch::global_asm!(
+    // As above.
+    ".globl attempt, leave",
+    "attempt:",
+    "stp x29, x30, [sp, #-96]!",
+    "stp x19, x20, [sp, #16]",
+    "stp x21, x22, [sp, #32]",
+    "stp x23, x24, [sp, #48]",
+    "stp x25, x26, [sp, #64]",
+    "stp x27, x28, [sp, #80]",
+    "mov x9, sp",
+    "adrp x10, attempt_frame",
+    "str x9, [x10, :lo12:attempt_frame]",
+    "mov w11, #1",
+    "strb w11, [x0]",
+    "mov w0, #1",
+    "b 2f",
+    "leave:",
+    "adrp x10, attempt_frame",
+    "ldr x9, [x10, :lo12:attempt_frame]",
+    "mov sp, x9",
+    "mov w0, #0",
+    "2:",
+    "ldp x19, x20, [sp, #16]",
+    "ldp x21, x22, [sp, #32]",
+    "ldp x23, x24, [sp, #48]",
+    "ldp x25, x26, [sp, #64]",
+    "ldp x27, x28, [sp, #80]",
+    "ldp x29, x30, [sp], #96",
+    "ret",
+    ".bss",
+    ".p2align 3",
     "attempt_frame: .quad 0",
     ".text",
 );

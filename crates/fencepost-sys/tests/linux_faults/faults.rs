@@ -34,7 +34,13 @@ fn describe(fault: &Fault) {
         "{} {access} {address} {size:?} decoded={decoded} sent={sent} others={others}",
         fault.signal
     ));
-    assert!(fault.registers.values().iter().any(|(name, value)| *name == "rip" && *value == fault.pc as u64));
+    assert!(
+        fault
+            .registers
+            .values()
+            .iter()
+            .any(|(name, value)| matches!(*name, "rip" | "pc") && *value == fault.pc as u64)
+    );
 }
 
 pub(crate) fn describe_and_die(fault: &Fault) -> Verdict {
@@ -91,9 +97,15 @@ fn straddling_read_dies() {
 fn call_of_data_dies() {
     let border = prepare(describe_and_die);
     // SAFETY: it is not, on purpose.
-    unsafe { core::arch::asm!("call {}", in(reg) border + 16) };
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        core::arch::asm!("call {}", in(reg) border + 16);
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!("blr {}", in(reg) border + 16, out("x30") _);
+    }
 }
 
+#[cfg(target_arch = "x86_64")]
 fn non_canonical_write() {
     prepare(describe_and_die);
     // SAFETY: it is not, on purpose.
@@ -102,6 +114,7 @@ fn non_canonical_write() {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 fn non_canonical_stack() {
     prepare(describe_and_die);
     // The processor raises another exception for the stack, and the kernel another signal.
@@ -112,18 +125,21 @@ fn non_canonical_stack() {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 fn non_canonical_jump() {
     prepare(describe_and_die);
     // SAFETY: it is not, on purpose.
     unsafe { core::arch::asm!("jmp {}", in(reg) 0xdead_0000_0000_0000_u64) };
 }
 
+#[cfg(target_arch = "x86_64")]
 fn non_canonical_return() {
     prepare(describe_and_die);
     // SAFETY: it is not, on purpose.
     unsafe { core::arch::asm!("push {}", "ret", in(reg) 0xdead_0000_0000_0000_u64) };
 }
 
+#[cfg(target_arch = "x86_64")]
 fn misaligned() {
     let border = prepare(describe_and_die);
     // SAFETY: it is not, on purpose.
@@ -262,10 +278,13 @@ pub(crate) fn scenes() -> Vec<Scene> {
             &["11 read border+0 Some(8) decoded=false sent=false others=false"]),
         ("call_of_data_dies", call_of_data_dies, segv(),
             &["11 execute border+16 None decoded=false sent=false others=false"]),
+        #[cfg(target_arch = "x86_64")]
         ("non_canonical_write", non_canonical_write, segv(),
             &["11 write 0xdead000000000010 Some(2) decoded=true sent=false others=false"]),
+        #[cfg(target_arch = "x86_64")]
         ("non_canonical_stack", non_canonical_stack, bus(),
             &["7 read 0xdead000000000008 Some(8) decoded=true sent=false others=false"]),
+        #[cfg(target_arch = "x86_64")]
         ("misaligned", misaligned, segv(), &["11 none nowhere None decoded=false sent=false others=false"]),
         ("resumed", resumed, End::Status(0), &[]),
         ("many_at_once", many_at_once, End::Status(0), &[]),
@@ -275,8 +294,10 @@ pub(crate) fn scenes() -> Vec<Scene> {
         ("sent_to_die", sent_to_die, bus(), &["7 none nowhere None decoded=false sent=true others=false"]),
         ("abort_past_handlers", abort_past_handlers, End::Signal(libc::SIGABRT), &[]),
         ("exit_at_once", exit_at_once, End::Status(7), &[]),
+        #[cfg(target_arch = "x86_64")]
         ("non_canonical_jump", non_canonical_jump, segv(),
             &["11 execute 0xdead000000000000 None decoded=true sent=false others=false"]),
+        #[cfg(target_arch = "x86_64")]
         ("non_canonical_return", non_canonical_return, segv(),
             &["11 execute 0xdead000000000000 None decoded=true sent=false others=false"]),
         ("forks_and_exits", forks_and_exits, End::Status(0), &["prepare", "child",

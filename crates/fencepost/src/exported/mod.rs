@@ -162,5 +162,11 @@ macro_rules! __export_functions {
     )* };
 }
 
+/// All that the library to preload exports.
 #[doc(hidden)]
-pub use fencepost_sys::at_load as __at_load;
+#[macro_export]
+macro_rules! __export_preload {
+    () => {
+        $crate::export_libc!();
+    };
+}

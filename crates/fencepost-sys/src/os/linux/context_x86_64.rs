@@ -192,7 +192,21 @@ pub(super) unsafe fn set_stepping(context: *mut libc::ucontext_t, on: bool, key:
     }
     if let Some(key) = key {
         // SAFETY: as above.
-        unsafe { xstate::set_key(machine.fpregs.cast(), key, on) };
+        unsafe { xstate::set_key(extended(machine), key, on) };
+    }
+}
+
+/// Where the kernel put the registers beside the general ones.
+fn extended(machine: &libc::mcontext_t) -> *mut u8 {
+    #[cfg(target_env = "gnu")]
+    return machine.fpregs.cast();
+    // Elsewhere the field is not public: it follows the general registers.
+    #[cfg(not(target_env = "gnu"))]
+    {
+        let after =
+            core::mem::offset_of!(libc::mcontext_t, gregs).saturating_add(size_of_val(&machine.gregs));
+        // SAFETY: the kernel's structure has this pointer there (`struct sigcontext_64`), on every C library.
+        unsafe { core::ptr::from_ref(machine).cast::<u8>().add(after).cast::<*mut u8>().read() }
     }
 }
 

@@ -143,8 +143,14 @@ fn resources() -> Option<u64> {
     [left(space, 0), left(data, 5)].into_iter().flatten().min()
 }
 
+/// The type of a resource's number, which glibc and musl see differently.
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
 /// A resource limit in force, in bytes; `None` where there is none.
-pub(super) fn resource(which: libc::__rlimit_resource_t) -> Option<u64> {
+pub(super) fn resource(which: Resource) -> Option<u64> {
     let mut limit = libc::rlimit64 { rlim_cur: libc::RLIM64_INFINITY, rlim_max: libc::RLIM64_INFINITY };
     // SAFETY: prlimit64 on this process writes one such structure.
     unsafe { syscall!(libc::SYS_prlimit64, 0, which, 0, &raw mut limit) }.ok()?;

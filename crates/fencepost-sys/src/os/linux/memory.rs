@@ -107,14 +107,14 @@ impl Memory for Host {
     }
 
     unsafe fn guard_install(&self, range: Range) -> VmResult {
-        if probe::denied(Feature::Markers) {
+        if probe::denied(Feature::Markers) || probe::emulated() {
             return Err(VmError::Unsupported);
         }
         advise(range, MADV_GUARD_INSTALL)
     }
 
     unsafe fn guard_install_each(&self, ranges: &[Range]) -> VmResult {
-        if probe::denied(Feature::Markers) {
+        if probe::denied(Feature::Markers) || probe::emulated() {
             return Err(VmError::Unsupported);
         }
         for batch in ranges.chunks(BATCH) {
@@ -131,14 +131,14 @@ impl Memory for Host {
     }
 
     unsafe fn guard_remove(&self, range: Range) -> VmResult {
-        if probe::denied(Feature::Markers) {
+        if probe::denied(Feature::Markers) || probe::emulated() {
             return Err(VmError::Unsupported);
         }
         advise(range, MADV_GUARD_REMOVE)
     }
 
     unsafe fn guard_remove_each(&self, ranges: &[Range]) -> VmResult {
-        if probe::denied(Feature::Markers) {
+        if probe::denied(Feature::Markers) || probe::emulated() {
             return Err(VmError::Unsupported);
         }
         for batch in ranges.chunks(BATCH) {

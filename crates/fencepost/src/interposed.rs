@@ -1,0 +1,181 @@
+//! C's allocation functions, as the library to insert puts them in the C library's place on macOS.
+//!
+//! There the loader reads a table of pairs, *ours in place of theirs*, from a library named in `DYLD_INSERT_LIBRARIES`, and
+//! binds every call of the process accordingly, but for those of that library itself. So nothing has to be looked up behind
+//! ours: the plain names mean the C library's functions here. C++'s `new` calls `malloc`. Compiled, and never run.
+//!
+//! What is missing beside [`export_libc!`](https://docs.rs/fencepost) on Linux: buffers given to the kernel, the program's
+//! questions about its signals, zones (`malloc_zone_malloc` and its like), and giving way to a program that guards itself.
+#![allow(clippy::missing_safety_doc, reason = "each has the rules of the C function of its name")]
+#![allow(missing_docs, reason = "documented by the C standard, POSIX and malloc(3)")]
+
+use core::ffi::{c_int, c_void};
+
+use fencepost_guard::{Family, Given};
+use fencepost_malloc::{Failure, Malloc, Result};
+use fencepost_sys::{ErrorNumber, Host, LibcHeap};
+
+use crate::runtime::{GUARD, here};
+
+/// malloc's meaning over this program's runtime.
+static MALLOC: Malloc<Host, LibcHeap> = Malloc::new(&GUARD, LibcHeap);
+
+/// Runs when the library is loaded, which is before the program's own code.
+pub extern "C" fn on_load() {
+    MALLOC.start();
+}
+
+/// Guards no further block.
+pub extern "C" fn step_back() {
+    MALLOC.stand_back();
+}
+
+fn number(failure: Failure) -> ErrorNumber {
+    match failure {
+        Failure::NoMemory => ErrorNumber::NO_MEMORY,
+        Failure::Invalid => ErrorNumber::INVALID,
+    }
+}
+
+/// A block as C functions give it: null with `errno` set where there is none.
+fn given(block: Result) -> *mut c_void {
+    resized(block.map(|block| block.as_ptr()))
+}
+
+/// The same of a resized block, which may be null without an error.
+fn resized(block: Result<*mut u8>) -> *mut c_void {
+    match block {
+        Ok(block) => block.cast(),
+        Err(failure) => {
+            number(failure).set();
+            core::ptr::null_mut()
+        }
+    }
+}
+
+// Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames.
+
+#[inline(never)]
+pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
+    given(MALLOC.malloc(size, Family::C, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
+    given(MALLOC.calloc(count, size, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: the caller's promise to realloc.
+    resized(unsafe { MALLOC.realloc(block.cast(), size, here()) })
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn reallocf(block: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: the caller's promise to reallocf.
+    let moved = unsafe { MALLOC.realloc(block.cast(), size, here()) };
+    if moved.is_err() {
+        // SAFETY: as above; a block that could not be resized is still alive.
+        unsafe { free(block) };
+    }
+    resized(moved)
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn free(block: *mut c_void) {
+    if block.is_null() {
+        return;
+    }
+    let errno = ErrorNumber::get();
+    // SAFETY: the caller's promise to free.
+    unsafe { MALLOC.free(block.cast(), Given::nothing(Family::C), here()) };
+    errno.set();
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
+    given(MALLOC.aligned(align, size, Family::C, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn posix_memalign(into: *mut *mut c_void, align: usize, size: usize) -> c_int {
+    match MALLOC.posix_memalign(align, size, here()) {
+        Ok(block) => {
+            // SAFETY: the caller gives a place for the address.
+            unsafe { into.write(block.as_ptr().cast()) };
+            0
+        }
+        Err(failure) => number(failure).number(),
+    }
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn valloc(size: usize) -> *mut c_void {
+    given(MALLOC.pages(size, false, here()))
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn malloc_size(block: *const c_void) -> usize {
+    // SAFETY: the caller's promise to malloc_size.
+    unsafe { MALLOC.usable_size(block.cast_mut().cast(), here()) }
+}
+
+/// A line of the loader's table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// Ours.
+    pub replacement: *const c_void,
+    /// Theirs.
+    pub original: *const c_void,
+}
+
+// SAFETY: two addresses of functions, which never change.
+unsafe impl Sync for Pair {}
+
+mod originals {
+    use core::ffi::{c_int, c_void};
+
+    unsafe extern "C" {
+        pub(super) fn malloc(size: usize) -> *mut c_void;
+        pub(super) fn calloc(count: usize, size: usize) -> *mut c_void;
+        pub(super) fn realloc(block: *mut c_void, size: usize) -> *mut c_void;
+        pub(super) fn reallocf(block: *mut c_void, size: usize) -> *mut c_void;
+        pub(super) fn free(block: *mut c_void);
+        pub(super) fn aligned_alloc(align: usize, size: usize) -> *mut c_void;
+        pub(super) fn posix_memalign(into: *mut *mut c_void, align: usize, size: usize) -> c_int;
+        pub(super) fn valloc(size: usize) -> *mut c_void;
+        pub(super) fn malloc_size(block: *const c_void) -> usize;
+    }
+}
+
+macro_rules! pairs {
+    ($($name:ident)*) => {
+        /// What the loader is told.
+        pub const PAIRS: &[Pair] = &[$(Pair {
+            replacement: $name as *const c_void,
+            original: originals::$name as *const c_void,
+        }),*];
+    };
+}
+
+pairs!(malloc calloc realloc reallocf free aligned_alloc posix_memalign valloc malloc_size);
+
+/// All that the library to insert tells the loader. (From an executable the loader would not take it.)
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_preload {
+    () => {
+        const _: () = {
+            const PAIRS: &[$crate::exported::Pair] = $crate::exported::PAIRS;
+            #[used]
+            #[unsafe(link_section = "__DATA,__interpose")]
+            static TABLE: [$crate::exported::Pair; PAIRS.len()] = match PAIRS.first_chunk() {
+                Some(pairs) => *pairs,
+                None => panic!("as many as there are"),
+            };
+            $crate::__at_load!($crate::exported::on_load);
+        };
+    };
+}
