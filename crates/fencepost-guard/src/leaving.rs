@@ -51,11 +51,14 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Does what the runtime does for itself when a program is loaded, and leaves the blocks that are asked for meanwhile
-    /// out of the account: a program that asks for none itself is not to look as if it did.
+    /// out of the account, and out of those that are made to fail: a program that asks for none itself is not to look as if
+    /// it did. Before there are threads.
     pub fn apart_from_account(&self, work: impl FnOnce()) {
         let guarded = self.threads.sum(Counters::guarded);
         let unguarded = Unguarded::ALL.map(|why| self.unguarded_by(why));
+        self.apart.store(1, Ordering::Relaxed);
         work();
+        self.apart.store(0, Ordering::Relaxed);
         let inherited = &self.threads.inherited;
         let asked = self.threads.sum(Counters::guarded).saturating_sub(guarded);
         inherited.guarded.fetch_add(asked, Ordering::Relaxed);

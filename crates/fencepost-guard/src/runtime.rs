@@ -90,6 +90,8 @@ pub struct Guard<P: Platform> {
     pub(crate) misc: Region,
     /// Allocations so far, where `fail_at` or `fail_rate` counts them.
     pub(crate) countdown: AtomicU64,
+    /// Not 0 while this runtime's own start asks for blocks ([`Guard::apart_from_account`]).
+    pub(crate) apart: AtomicU32,
 }
 
 // SAFETY: `setup` is written once, by the thread that won the change from UNSTARTED to STARTING, before the Release
@@ -124,6 +126,7 @@ impl<P: Platform> Guard<P> {
             reporter: Reporter::new(),
             misc: Region::new(),
             countdown: AtomicU64::new(0),
+            apart: AtomicU32::new(0),
         }
     }
 

@@ -87,7 +87,7 @@ impl<P: Platform> Guard<P> {
     /// Whether this allocation is one that `fail_at` or `fail_rate` makes fail.
     pub(crate) fn is_to_fail(&self, setup: &Setup) -> bool {
         let options = &setup.options;
-        if options.fail_at == 0 && options.fail_rate == 0 {
+        if options.fail_at == 0 && options.fail_rate == 0 || self.apart.load(Ordering::Relaxed) != 0 {
             return false;
         }
         let number = self.countdown.fetch_add(1, Ordering::Relaxed).wrapping_add(1);

@@ -1,6 +1,6 @@
 //! Files for reports: the raw line that is replaced by the resolved one, and what spoils that.
 
-use fencepost_guard::{RenderStyle, Rendered};
+use fencepost_guard::{Placed, RenderStyle, Rendered};
 use fencepost_record::{AccessType, Record};
 use fencepost_sys::Verdict;
 use fencepost_sys::sim::SimOptions;
@@ -192,4 +192,14 @@ fn what_the_start_asks_for_is_left_out_of_the_account() {
     let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
     assert!(text.contains("\"total\":2,\"guarded\":2,") && text.contains("\"stood-back\":0}"), "{text}");
     assert!(text.contains("\"live\":3,"), "they are there all the same: {text}");
+}
+
+#[test]
+fn the_first_allocation_to_fail_is_the_programs() {
+    let world = World::new("fail_at=1");
+    world.guard.apart_from_account(|| {
+        world.block(24, 8);
+    });
+    assert!(matches!(world.place(24, 8), Placed::Fail));
+    world.block(24, 8);
 }
