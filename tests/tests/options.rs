@@ -244,6 +244,32 @@ fn the_printed_site_guards_its_blocks_alone() {
 }
 
 #[test]
+fn a_run_that_found_nothing_says_how_to_guard_the_sites_that_it_says_least_about() {
+    // One block of very many is misused: a run that leaves most out hardly finds it, and the next one surely.
+    for (options, blocks) in [("mode=budget,budget=1", 400_000), ("mode=sample,sample_rate=1000", 20_000)] {
+        let arguments = format!("overrun-once {blocks} {}", blocks / 4 * 3);
+        let found_nothing = |seed: u32| {
+            let ran = victim(&arguments).options(&format!("{options},summary=on,seed={seed}")).run();
+            ran.reports.is_empty().then_some(ran)
+        };
+        let ran = (1..10).find_map(found_nothing).expect("one of these runs does not guard that block");
+        fail_on(ran.complain(unless(ran.status.success(), "it goes through")));
+        let [told] = ran.sites.as_slice() else { panic!("one line of sites: {:?}", ran.sites) };
+        let line = told["only_site"].as_str().expect("the line is told");
+        assert!(ran.stderr.contains(line), "the text must hold {line}:\n{}", ran.stderr);
+        let sites = told["sites"].as_array().expect("a list");
+        let calls = |site: &serde_json::Value| site["calls"].to_string();
+        let place = sites.iter().position(|site| calls(site).contains("victim_allocates"));
+        assert!(place.is_some_and(|place| place < 8), "it must be among the first: {sites:?}");
+        let output = Command::new("sh").arg("-c").arg(line).output().expect("a shell");
+        let again = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(again.contains("fencepost: ERROR: heap-buffer-overflow: "), "{line}\n{again}");
+    }
+    let ran = victim("overrun read end 24 1").options("mode=off").run();
+    assert!(ran.sites.is_empty(), "with nothing left out by chance there is nothing to say: {:?}", ran.sites);
+}
+
+#[test]
 fn the_replay_line_repeats_the_report() {
     let ran = victim("overrun write end 24 1").options("place=alternate").run();
     let line = ran.reports.first().and_then(|report| report["replay"].as_str()).unwrap_or("false").to_owned();

@@ -23,7 +23,10 @@ pub fn read(folder: &Path) -> (Collection, String) {
                 let text = String::from_utf8_lossy(&bytes);
                 collection.read(&name, &text);
                 for line in text.lines() {
-                    if matches!(parse::parse_line(line, 1), Ok(Line::Start(_) | Line::Summary(_))) {
+                    if matches!(
+                        parse::parse_line(line, 1),
+                        Ok(Line::Start(_) | Line::Summary(_) | Line::Sites(_))
+                    ) {
                         others.push_str(line);
                         others.push('\n');
                     }

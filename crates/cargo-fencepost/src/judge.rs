@@ -73,6 +73,9 @@ pub fn judge(
              goes on, and `cargo fencepost nextest run` gives each test a process"
         );
     }
+    if let Some(line) = next_hunt(collection).filter(|_| settings.summary != When::Off) {
+        eprintln!("fencepost: {line}");
+    }
     let missed = missed_coverage(settings, &verdict);
     if let Some(line) = &missed {
         eprintln!("fencepost: {line}");
@@ -158,6 +161,15 @@ fn account(collection: &Collection, accounts: &[Account]) -> String {
         line.push_str(&format!("; engine {}", engines.join(", ")));
     }
     line
+}
+
+/// After runs that left blocks out and found nothing: how to guard those whole that they say least about.
+fn next_hunt(collection: &Collection) -> Option<String> {
+    let sites = collection.sites.last().filter(|_| collection.findings.is_empty())?;
+    Some(format!(
+        "fewest blocks were guarded of these sites; only these, and whole: --mode=strict --only-site={}",
+        sites.numbers()
+    ))
 }
 
 /// Hundredths of a percent, cut: 100 only if it is all of them.

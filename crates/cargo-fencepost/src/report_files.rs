@@ -34,6 +34,10 @@ pub fn run(matches: &ArgMatches) -> Result<Ending, Failure> {
     }
     collection.compare(&baseline.unwrap_or_default());
     write(matches, &collection)?;
+    for sites in collection.sites.iter().filter(|_| collection.findings.is_empty()) {
+        let command = sites.only_site.clone().unwrap_or_else(|| format!("only_site='{}'", sites.numbers()));
+        eprintln!("fencepost: fewest blocks were guarded of these sites; only these, and whole: {command}");
+    }
     // Everything that could be read has been written: what could not is said, and is no success.
     for problem in &collection.problems {
         eprintln!("fencepost: cannot read {problem}");

@@ -113,5 +113,6 @@ pub fn join(into: &mut Collection, from: Collection) {
     into.findings.extend(from.findings);
     into.summaries.extend(from.summaries);
     into.starts.extend(from.starts);
+    into.sites.extend(from.sites);
     into.problems.extend(from.problems);
 }

@@ -21,7 +21,7 @@ use crate::runtime::{Guard, Setup};
 use crate::threads::ThreadState;
 
 /// Return addresses that make a site.
-const SITE_FRAMES: usize = 8;
+pub(crate) const SITE_FRAMES: usize = 8;
 /// Verdicts and hashes remembered; powers of two.
 const VERDICTS: usize = 1 << 12;
 const HASHES: usize = 1 << 13;
@@ -162,7 +162,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Where a return address lies: the place of the call.
-    fn with_place(&self, address: u64, with: &mut dyn FnMut(&CodePlace<'_>)) -> bool {
+    pub(crate) fn with_place(&self, address: u64, with: &mut dyn FnMut(&CodePlace<'_>)) -> bool {
         usize::try_from(address.saturating_sub(1))
             .is_ok_and(|address| self.platform.place_of_code(address, with))
     }
@@ -225,6 +225,6 @@ fn hash_bytes(start: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn file_name(path: &[u8]) -> &[u8] {
+pub(crate) fn file_name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }

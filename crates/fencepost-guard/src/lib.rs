@@ -68,6 +68,7 @@ mod resize;
 mod runtime;
 mod seal;
 mod select;
+mod sites;
 mod slot;
 mod span;
 mod start;

@@ -13,6 +13,7 @@ use crate::threads::ThreadState;
 
 impl Mode {
     /// Whether most blocks are left to the inner allocator.
+    #[inline]
     pub(crate) const fn leaves_most(self) -> bool {
         matches!(self, Mode::Sample | Mode::Budget)
     }
@@ -36,7 +37,11 @@ impl<P: Platform> Guard<P> {
             self.filter_stack(setup, anchor)?;
         }
         if setup.options.mode != Mode::Budget {
-            return self.try_guard(setup, state, layout, zeroed, anchor).map(|(block, _)| block);
+            let (block, trace) = self.try_guard(setup, state, layout, zeroed, anchor)?;
+            if setup.options.mode == Mode::Sample {
+                self.note_sample(setup, trace, layout.size());
+            }
+            return Ok(block);
         }
         let choice = self.choose(setup, state, layout.size())?;
         let (block, trace) = self.try_guard(setup, state, layout, zeroed, anchor)?;

@@ -14,6 +14,7 @@ use crate::options::{self, EngineChoice, MaxMemory, Mode, Options};
 use crate::output::Line;
 use crate::pattern::{FILL_RANGE, Patterns};
 use crate::runtime::{Guard, Setup};
+use crate::sites::keeps_samples;
 
 /// Address space for the heap beyond the quarantine, so that live blocks have room: half as much again.
 const HEADROOM_SHARE: u64 = 2;
@@ -239,7 +240,7 @@ impl<P: Platform> Guard<P> {
         let by_budget = setup.options.mode == Mode::Budget;
         let traces = if self.hooks.trace_memory == 0 { 0 } else { rooms.traces };
         self.threads.start(platform, by_budget, traces)?;
-        if by_budget {
+        if by_budget || keeps_samples(&setup.options) {
             self.contexts.start(platform)?;
         }
         self.arena.start(platform, rooms.arena)?;

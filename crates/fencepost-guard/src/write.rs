@@ -8,7 +8,7 @@ use fencepost_sys::Platform;
 
 use crate::budget::is_confused;
 use crate::hooks::{RenderStyle, Rendered};
-use crate::options::{Color, Options, PathText, When};
+use crate::options::{Color, Mode, Options, PathText, When};
 use crate::output::Line;
 use crate::report::{CLOSED, Case, Frames, Walk};
 use crate::runtime::{Guard, Setup};
@@ -231,12 +231,14 @@ impl<P: Platform> Guard<P> {
         let untold = peaks.fold(0, u64::saturating_add);
         let count = self.reporter.count.load(Ordering::Relaxed);
         let [regions, regions_reserved, regions_committed] = (self.hooks.regions)();
-        let (contexts, contexts_guarded) = self.contexts.counts();
+        let by_budget = setup.options.mode == Mode::Budget;
+        let (contexts, contexts_guarded) = if by_budget { self.contexts.counts() } else { (0, 0) };
+        let confused = self.contexts.all().filter(|context| by_budget && is_confused(context)).count();
         Summary {
             contexts,
             contexts_guarded,
             guarding_us: self.budget.spent_us(),
-            contexts_confused: self.contexts.all().filter(|context| is_confused(context)).count() as u64,
+            contexts_confused: confused as u64,
             pid: self.platform.process_id(),
             engine: setup.engine().name(),
             mode: setup.options.mode.word(),
@@ -278,6 +280,9 @@ impl<P: Platform> Guard<P> {
 
     /// The summary in both forms, the text as far as `summary` asks for it.
     pub(crate) fn print_summary(&self, setup: &Setup) {
+        if let Some(file) = setup.options.report.and_then(|path| self.open(&self.reporter.file, &path)) {
+            self.write_sites_line(setup, file);
+        }
         self.write_summary_line(setup);
         let wanted = match setup.options.summary {
             When::On => true,
@@ -291,6 +296,9 @@ impl<P: Platform> Guard<P> {
             let mut line = Line::new(&self.platform, self.log_file(setup));
             let written = write!(line, "{}", self.account(setup));
             line.end(written);
+            if self.reporter.count.load(Ordering::Relaxed) == 0 {
+                self.print_sites(setup, self.log_file(setup));
+            }
         }
     }
 }

@@ -11,8 +11,10 @@ use crate::{
     Record, Stack, Summary, ThreadInfo, Unguarded, Which, replay,
 };
 
+mod sites;
 mod writer;
 
+pub use sites::{Call, Calls, SITES_PER_RUN, SITES_SCHEMA, Site, Sites, sites, write_command};
 use writer::Json;
 
 /// The name and version of a report's format.

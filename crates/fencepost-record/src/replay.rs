@@ -2,10 +2,27 @@
 
 use core::fmt::{self, Write};
 
-use crate::Record;
+use crate::{ProcessInfo, Record, Text};
 
 /// What a line begins with that needs a library preloaded.
 const PRELOAD: &str = "LD_PRELOAD=";
+
+/// What it takes to run a program again.
+#[derive(Clone, Copy, Debug)]
+pub struct Rerun<'a> {
+    /// The program and its arguments.
+    pub process: &'a ProcessInfo,
+    /// The options that were in force.
+    pub options: &'a Text<1024>,
+    /// The random seed.
+    pub seed: u64,
+}
+
+impl Record {
+    fn rerun(&self) -> Rerun<'_> {
+        Rerun { process: &self.process, options: &self.options, seed: self.seed }
+    }
+}
 
 /// Writes `FENCEPOST_OPTIONS='…,seed=0x…' program arguments…`.
 ///
@@ -16,7 +33,7 @@ const PRELOAD: &str = "LD_PRELOAD=";
 /// # Errors
 /// Those of `out`.
 pub fn write(record: &Record, out: &mut dyn Write) -> Result<bool, fmt::Error> {
-    write_line(record, None, out)
+    write_line(&record.rerun(), &[], out)
 }
 
 /// Writes the same command so that it guards every block of the site that the record's block comes from, and no other:
@@ -26,28 +43,33 @@ pub fn write(record: &Record, out: &mut dyn Write) -> Result<bool, fmt::Error> {
 /// Those of `out`.
 pub fn write_only(record: &Record, out: &mut dyn Write) -> Result<bool, fmt::Error> {
     match record.block.and_then(|block| block.site) {
-        Some(site) => write_line(record, Some(site), out),
+        Some(site) => write_line(&record.rerun(), &[site], out),
         None => Ok(false),
     }
 }
 
-fn write_line(record: &Record, site: Option<u64>, out: &mut dyn Write) -> Result<bool, fmt::Error> {
-    let kept = record.process.args.as_str();
+/// Writes the command that runs a program again so that every block of these sites is guarded, and no other.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_sites(rerun: &Rerun<'_>, sites: &[u64], out: &mut dyn Write) -> Result<bool, fmt::Error> {
+    if sites.is_empty() { Ok(false) } else { write_line(rerun, sites, out) }
+}
+
+fn write_line(rerun: &Rerun<'_>, sites: &[u64], out: &mut dyn Write) -> Result<bool, fmt::Error> {
+    let Rerun { process, options, seed } = *rerun;
+    let kept = process.args.as_str();
     // An argument without its end was cut, by the record or by who read it from the system.
     let (whole, cut) = match kept.rsplit_once('\0') {
-        Some((whole, rest)) => (whole, record.process.args.is_cut() || !rest.is_empty()),
+        Some((whole, rest)) => (whole, process.args.is_cut() || !rest.is_empty()),
         None => ("", !kept.is_empty()),
     };
     let mut arguments = whole.split('\0');
     let typed = arguments.next().unwrap_or("");
-    let exe = record.process.exe.as_str();
+    let exe = process.exe.as_str();
     let program = if exe.is_empty() { typed } else { exe };
-    let preload = record.process.preload.as_str();
-    if record.options.is_cut()
-        || record.process.exe.is_cut()
-        || record.process.preload.is_cut()
-        || program.is_empty()
-    {
+    let preload = process.preload.as_str();
+    if options.is_cut() || process.exe.is_cut() || process.preload.is_cut() || program.is_empty() {
         return Ok(false);
     }
     if !preload.is_empty() {
@@ -56,18 +78,23 @@ fn write_line(record: &Record, site: Option<u64>, out: &mut dyn Write) -> Result
         out.write_str("' ")?;
     }
     out.write_str("FENCEPOST_OPTIONS='")?;
-    let options = record.options.as_str().trim().trim_end_matches(',');
+    let options = options.as_str().trim().trim_end_matches(',');
     quoted(options, out)?;
     let mut comma = if options.is_empty() { "" } else { "," };
-    if let Some(site) = site {
+    if let Some((first, more)) = sites.split_first() {
         // What was left out by chance is not this time. A list that was there before is emptied first.
         let strict = if has_key(options, "mode") { "mode=strict," } else { "" };
         let anew = if has_key(options, "only_site") { "only_site=none," } else { "" };
-        write!(out, "{comma}{strict}{anew}only_site={site:#x}")?;
+        let quote = if more.is_empty() { "" } else { "\"" };
+        write!(out, "{comma}{strict}{anew}only_site={quote}{first:#x}")?;
+        for site in more {
+            write!(out, ",{site:#x}")?;
+        }
+        out.write_str(quote)?;
         comma = ",";
     }
     if !has_key(options, "seed") {
-        write!(out, "{comma}seed={:#x}", record.seed)?;
+        write!(out, "{comma}seed={seed:#x}")?;
     }
     out.write_char('\'')?;
     word(program, out)?;

@@ -9,10 +9,11 @@ mod leak;
 mod numbers;
 mod region;
 mod seal;
+mod sites;
 
 use std::fmt;
 
-use fencepost_record::json::{REPORT_SCHEMA, START_SCHEMA, SUMMARY_SCHEMA};
+use fencepost_record::json::{REPORT_SCHEMA, SITES_SCHEMA, START_SCHEMA, SUMMARY_SCHEMA};
 use serde::de::DeserializeOwned;
 
 pub use copy::Copied;
@@ -21,6 +22,7 @@ pub use leak::Leak;
 pub use numbers::Hex;
 pub use region::Region;
 pub use seal::{Pages, Seal};
+pub use sites::{Call, Site, SitesDocument};
 
 /// Why a line could not be read. Reads after "failed to read".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub enum Line {
     Summary(SummaryDocument),
     /// The sign that a process has a guard.
     Start(StartDocument),
+    /// Where the blocks of a run came from that left most of them out.
+    Sites(SitesDocument),
 }
 
 /// Reads every line of a file, blank ones excepted. A line that fails does not keep the others from being read:
@@ -77,9 +81,10 @@ pub fn parse_line(line: &str, number: usize) -> Result<Line, ParseError> {
         REPORT_SCHEMA => Ok(Line::Report(Box::new(read(line, number)?))),
         SUMMARY_SCHEMA => Ok(Line::Summary(read(line, number)?)),
         START_SCHEMA => Ok(Line::Start(read(line, number)?)),
+        SITES_SCHEMA => Ok(Line::Sites(read(line, number)?)),
         other => {
             let what = format!(
-                "schema `{other}` is none of `{REPORT_SCHEMA}`, `{SUMMARY_SCHEMA}`, `{START_SCHEMA}`"
+                "schema `{other}` is none of `{REPORT_SCHEMA}`, `{SUMMARY_SCHEMA}`, `{START_SCHEMA}`, `{SITES_SCHEMA}`"
             );
             Err(ParseError { line: number, column: 0, what })
         }

@@ -1,7 +1,8 @@
 //! The lines that `fencepost-record` writes are read back whole, and broken ones are refused by name.
 
-use fencepost_record::json;
-use fencepost_record::{ErrorKind, RawFrames, Summary, Unguarded};
+use fencepost_record::json::{self, Call, Site, Sites};
+use fencepost_record::replay::Rerun;
+use fencepost_record::{ErrorKind, ProcessInfo, RawFrames, Summary, Text, Unguarded};
 use fencepost_report::parse::{self, Hex, Line};
 
 #[path = "../../fencepost-record/tests/invented/mod.rs"]
@@ -52,6 +53,30 @@ fn summaries_are_read_back() {
     let Ok(Line::Summary(read)) = parse::parse_line(&line, 1) else { panic!("{line}") };
     assert_eq!((read.total, read.guarded, read.unguarded["filter"]), (9, 3, 6));
     assert_eq!(read.percent, Some(33.33));
+}
+
+#[test]
+fn sites_are_read_back() {
+    let mut process = ProcessInfo { exe: Text::new(b"/bin/demo"), ..ProcessInfo::default() };
+    process.args.push(b"demo\0");
+    let options = Text::new(b"mode=budget");
+    let site = |number| Site { site: number, size: 24, uses: Some(900), guarded: 7, trace: number as u32 };
+    let mut line = String::new();
+    let calls = |trace: u32, each: &mut dyn FnMut(Call<'_>)| {
+        each(Call { module: "demo", function: "", offset: u64::from(trace) });
+    };
+    let sites: Vec<Site> = (1..=10).map(site).collect();
+    let rerun = Rerun { process: &process, options: &options, seed: 5 };
+    let run = Sites { pid: 3, mode: "budget", contexts: 12, contexts_guarded: 11, rerun, sites: &sites };
+    json::sites(&run, &calls, &mut line).unwrap();
+    let Ok(Line::Sites(read)) = parse::parse_line(&line, 1) else { panic!("{line}") };
+    assert_eq!((read.pid, read.contexts, read.contexts_guarded, read.sites.len()), (3, 12, 11, 10));
+    let last = read.sites.last().unwrap();
+    assert_eq!((last.site, last.size, last.uses, last.guarded), (Hex(10), 24, Some(900), 7));
+    assert_eq!((last.calls[0].function.as_deref(), last.calls[0].offset), (None, Hex(10)));
+    assert_eq!(read.numbers(), "0x1,0x2,0x3,0x4,0x5,0x6,0x7,0x8");
+    let command = "FENCEPOST_OPTIONS='mode=budget,mode=strict,only_site=\"0x1,0x2,0x3,0x4,0x5,0x6,0x7,0x8\",seed=0x5' /bin/demo";
+    assert_eq!(read.only_site.as_deref(), Some(command));
 }
 
 #[test]

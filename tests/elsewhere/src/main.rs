@@ -51,6 +51,7 @@ fn main() {
         "overrun" => bounds::overrun(rest),
         "overrun-realloc" => bounds::overrun_realloc(rest),
         "overrun-exit" => bounds::overrun_exit(rest),
+        "overrun-once" => bounds::overrun_once(rest),
         "overrun-twice" => bounds::overrun_twice(),
         "overrun-check" => bounds::overrun_check(rest),
         "use-after-free" => frees::use_after_free(rest),

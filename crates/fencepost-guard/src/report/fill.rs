@@ -6,7 +6,8 @@
 use core::sync::atomic::Ordering;
 
 use fencepost_record::{
-    AccessType, Block, BlockState, Coverage, Neighbour, Note, Record, SealInfo, Stack, Trace, Which,
+    AccessType, Block, BlockState, Coverage, Neighbour, Note, ProcessInfo, Record, SealInfo, Stack, Trace,
+    Which,
 };
 use fencepost_sys::Platform;
 
@@ -133,14 +134,19 @@ impl<P: Platform> Guard<P> {
         stack
     }
 
-    fn fill_process(&self, setup: &Setup, record: &mut Record) {
+    /// Writes down which program this is, and its arguments.
+    pub(crate) fn fill_command(&self, process: &mut ProcessInfo) {
         let mut room = [0u8; 1024];
-        record.process.pid = self.platform.process_id();
+        process.pid = self.platform.process_id();
         let len = self.platform.executable(&mut room);
-        record.process.exe.push(room.get(..len).unwrap_or(&[]));
+        process.exe.push(room.get(..len).unwrap_or(&[]));
         let len = self.platform.arguments(&mut room);
-        record.process.args.push(room.get(..len).unwrap_or(&[]));
-        self.fill_library(record);
+        process.args.push(room.get(..len).unwrap_or(&[]));
+        self.fill_library(process);
+    }
+
+    fn fill_process(&self, setup: &Setup, record: &mut Record) {
+        self.fill_command(&mut record.process);
         record.options = setup.options_text;
         record.engine = setup.engine().name();
         record.seed = setup.seed;
@@ -150,12 +156,11 @@ impl<P: Platform> Guard<P> {
 
     /// The library that this code is in, where C's functions are exported from one: without it there is no guard when the
     /// program runs again.
-    fn fill_library(&self, record: &mut Record) {
+    fn fill_library(&self, process: &mut ProcessInfo) {
         if !self.is_exported() {
             return;
         }
         let here = self.hooks.on_fault as usize as u64;
-        let process = &mut record.process;
         self.platform.each_module(&mut |module| {
             let (path, is_cut) = (module.path.as_str(), module.path.is_cut());
             if (module.start..module.end).contains(&here) && path != process.exe.as_str() && !is_cut {

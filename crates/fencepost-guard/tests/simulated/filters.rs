@@ -100,6 +100,42 @@ fn the_site_of_a_report_chooses_its_blocks_wherever_the_program_lies() {
     assert!(!guarded(world, &frames(PROGRAM)) && guarded(world, &[0x40_1018, 0x40_2020]));
 }
 
+/// What a run of that program said of its sites at its end, as one line; and of people's text.
+fn sites_told(options: &str, blocks: usize) -> (String, String) {
+    let world = with_modules(&format!("report={REPORT},{options}"), PROGRAM);
+    stack(&[PROGRAM + 0x1010, PROGRAM + 0x2020]);
+    for round in 0..blocks {
+        world.sim().advance_ms(usize::from(round % 64 == 0) as u64);
+        if let Placed::Here(block) = world.place(24, 8) {
+            world.free(block.as_ptr().addr(), 24, 8);
+        }
+    }
+    world.guard.at_exit(0);
+    let told = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
+    let line = told.lines().find(|line| line.starts_with("{\"schema\":\"fencepost-sites/1\"")).unwrap_or("");
+    (line.to_owned(), world.stderr())
+}
+
+#[test]
+fn a_run_that_leaves_blocks_out_tells_its_sites_and_others_do_not() {
+    let here = site(PROGRAM, &[PROGRAM + 0x1010, PROGRAM + 0x2020]);
+    for options in ["mode=sample,sample_rate=100", "mode=budget,budget=1"] {
+        crate::world::walks_take(if options.contains("budget") { 2_000 } else { 0 });
+        let (line, text) = sites_told(&format!("{options},summary=on"), 5_000);
+        crate::world::walks_take(0);
+        assert!(line.contains(&format!("{{\"site\":\"{here}\",\"size\":24,\"uses\":")), "{options}: {line}");
+        assert!(line.contains("\"function\":\"code_401"), "{options}: {line}");
+        assert!(
+            line.contains(",mode=strict,only_site=") && text.contains(",mode=strict,only_site="),
+            "{line}\n{text}"
+        );
+    }
+    for options in ["mode=strict", "mode=off", "mode=budget", "mode=sample,stack_depth=0"] {
+        // Nothing is left out, or no stack is known.
+        assert_eq!(sites_told(options, 50).0, "", "{options}");
+    }
+}
+
 #[test]
 fn threads_are_chosen_by_name_also_when_they_get_it_late() {
     for (options, expected) in

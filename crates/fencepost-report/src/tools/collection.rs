@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::offline::Modules;
 use super::restore;
 use super::suppress::Suppression;
-use crate::parse::{self, Document, Hex, Line, ParseError, StartDocument, SummaryDocument};
+use crate::parse::{self, Document, Hex, Line, ParseError, SitesDocument, StartDocument, SummaryDocument};
 use crate::{Resolved, render_json};
 
 /// The parts of a report that names change, as JSON pointers.
@@ -138,6 +138,8 @@ pub struct Collection {
     pub summaries: Vec<SummaryDocument>,
     /// The processes that had a guard.
     pub starts: Vec<StartDocument>,
+    /// Where blocks came from, in processes that left most of them out.
+    pub sites: Vec<SitesDocument>,
     /// The lines that could not be read.
     pub problems: Vec<Problem>,
 }
@@ -168,6 +170,7 @@ impl Collection {
                     accounts.remove(&start.pid);
                     self.starts.push(start);
                 }
+                Ok(Line::Sites(sites)) => self.sites.push(sites),
                 Err(error) => {
                     let unfinished = number == last && !text.ends_with('\n');
                     self.problems.push(Problem {

@@ -67,6 +67,19 @@ pub fn overrun_exit(words: &[&str]) {
     black_box(block);
 }
 
+/// `BLOCKS WHICH`: allocates and frees so many blocks of 24 bytes in one place, and reads past one of them only.
+pub fn overrun_once(words: &[&str]) {
+    let (blocks, which) = (number(words, 0), number(words, 1));
+    for round in 0..blocks {
+        let block = victim_allocates(24, 1);
+        if round == which {
+            armed();
+            victim_touches(block.wrapping_add(24), Touch::Read);
+        }
+        victim_frees(block, 24, 1);
+    }
+}
+
 /// Two overruns of two blocks, for `on_error=continue`.
 pub fn overrun_twice() {
     let first = victim_allocates(24, 1);

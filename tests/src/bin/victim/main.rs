@@ -40,6 +40,7 @@ fn main() {
         "overrun-realloc" => bounds::overrun_realloc(rest),
         "overrun-check" => bounds::overrun_check(rest),
         "overrun-exit" => bounds::overrun_exit(rest),
+        "overrun-once" => bounds::overrun_once(rest),
         "overrun-twice" => bounds::overrun_twice(),
         "use-after-free" => frees::use_after_free(rest),
         "write-after-free" => frees::write_after_free(rest),
