@@ -22,10 +22,11 @@ use crate::slot::Act;
 use crate::span::Zone;
 use crate::threads::{BUSY, Counters, ThreadState};
 
-/// Guarded blocks of a thread after which it looks whether the handlers are still in force: often at first, because
-/// programs install their own near their start, then rarely, because asking costs a system call a signal.
-const CHECK_OFTEN: u64 = 1000;
-const CHECK_RARELY: u32 = 64;
+/// After which part of its guarded blocks so far a thread looks again whether the handlers are still in force, and after how
+/// many at most: often at first, because programs install their own near their start, then rarely, because asking costs a
+/// system call a signal.
+const CHECK_PART: u64 = 16;
+const CHECK_RARELY: u32 = 256;
 /// Guarded blocks of a thread after which its name is written down again: giving it one may take a block first.
 const NAMED_AFTER: u64 = 2;
 
@@ -128,6 +129,12 @@ impl<P: Platform> Guard<P> {
         zeroed: bool,
         anchor: usize,
     ) -> Placed {
+        if setup.is_steady
+            && let Some(block) = self.allocate_steadily(setup, state, layout, zeroed, anchor)
+        {
+            Counters::bump(&state.counters.guarded, 1);
+            return Placed::Here(block);
+        }
         if self.is_to_fail(setup) {
             return Placed::Fail;
         }
@@ -183,7 +190,12 @@ impl<P: Platform> Guard<P> {
 
     /// Who does what now: this thread, its stack, the time.
     pub(crate) fn act(&self, setup: &Setup, anchor: usize) -> Act {
-        let state = self.thread_if_known();
+        self.act_of(setup, self.thread_if_known(), anchor)
+    }
+
+    /// The same where this thread's state is known.
+    #[inline]
+    pub(crate) fn act_of(&self, setup: &Setup, state: Option<&ThreadState>, anchor: usize) -> Act {
         let depth = usize::from(setup.options.stack_depth).min(FRAMES_MAX);
         let trace = if depth == 0 { 0 } else { self.trace(state, anchor, depth) };
         let thread = state.map_or(0, |state| state.number.load(Ordering::Relaxed));
@@ -234,9 +246,8 @@ impl<P: Platform> Guard<P> {
         if guarded == NAMED_AFTER {
             self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
         }
-        if guarded > CHECK_OFTEN {
-            state.until_check.store(CHECK_RARELY, Ordering::Relaxed);
-        }
+        let gap = u32::try_from(guarded / CHECK_PART).unwrap_or(u32::MAX).min(CHECK_RARELY);
+        state.until_check.store(gap, Ordering::Relaxed);
         // A process that ends by its signal has given up its handlers for good.
         if self.platform.is_installed() || self.reporter.dying.load(Ordering::Relaxed) != 0 {
             return;
@@ -248,7 +259,8 @@ impl<P: Platform> Guard<P> {
 }
 
 /// Which end of a block sits on the guard page.
-fn side_of(setup: &Setup, act: &Act) -> Side {
+#[inline]
+pub(crate) fn side_of(setup: &Setup, act: &Act) -> Side {
     match setup.options.place {
         Place::Right => Side::Right,
         Place::Left => Side::Left,

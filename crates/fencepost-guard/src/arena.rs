@@ -61,6 +61,7 @@ impl Arena {
     }
 
     /// Whether an address is the arena's.
+    #[inline]
     pub(crate) fn owns(&self, address: usize) -> bool {
         self.region.range().contains(address)
     }

@@ -25,8 +25,11 @@ use crate::region::Region;
 const CONTEXTS: usize = 1 << 15;
 /// Places by key; a power of two, and so many that few keys share one.
 const PLACES: usize = 1 << 16;
-/// Places looked at for one key.
+/// Places looked at for one key, and how many of them are among the first [`NEAR`] ones: one page of memory, which most
+/// programs do with.
 const PROBES: usize = 16;
+const PROBES_NEAR: usize = 4;
+const NEAR: usize = 1 << 11;
 /// Functions of ours that programs call, told apart by [`Door`].
 const DOORS: usize = 16;
 /// Places in the program whose frame size is known; a power of two.
@@ -125,24 +128,25 @@ pub(crate) struct Contexts {
 #[derive(Clone, Copy)]
 struct Words {
     here: usize,
-    top: usize,
+    count: usize,
 }
 
 impl Words {
     #[inline]
     fn of(stack: Range, here: usize) -> Words {
         let here = here & !(size_of::<usize>().wrapping_sub(1));
-        Words { here, top: if stack.contains(here) { stack.end() } else { 0 } }
+        let left = if stack.contains(here) { stack.end().wrapping_sub(here) } else { 0 };
+        Words { here, count: left.checked_div(size_of::<usize>()).unwrap_or(0) }
     }
 
     #[inline]
     fn get(self, index: usize) -> Option<usize> {
-        let address = self.here.checked_add(index.checked_mul(size_of::<usize>())?)?;
-        if address.checked_add(size_of::<usize>())? > self.top {
+        if index >= self.count {
             return None;
         }
-        // SAFETY: `here` is an aligned address in a running frame of this thread and `top` the end of its stack: all
-        // between them is mapped, and nobody else writes to it while we are called. What it means is the caller's care.
+        let address = self.here.wrapping_add(index.wrapping_mul(size_of::<usize>()));
+        // SAFETY: `here` is an aligned address in a running frame of this thread, and `count` words follow it on its stack:
+        // all of that is mapped, and nobody else writes to it while we are called. What it means is the caller's care.
         Some(unsafe { (address as *const usize).read_volatile() })
     }
 }
@@ -206,7 +210,8 @@ impl Contexts {
     pub(crate) fn find(&self, key: u64, size: usize) -> usize {
         let mut added = None;
         for probe in 0..PROBES {
-            let index = ((key >> 40) as usize).wrapping_add(probe) & PLACES.wrapping_sub(1);
+            let places = if probe < PROBES_NEAR { NEAR } else { PLACES };
+            let index = ((key >> 40) as usize).wrapping_add(probe) & places.wrapping_sub(1);
             // SAFETY: the region holds a table of `AtomicU16` only, valid when zeroed.
             let Some(place) = (unsafe { self.places.get::<AtomicU16>(index) }) else { return 0 };
             let mut number = place.load(Ordering::Acquire);

@@ -193,10 +193,7 @@ impl<P: Platform> Guard<P> {
 
     /// Whether a block that holds so much may be guarded. Blocks that wait are closed before the answer is no.
     pub(crate) fn allow(&self, setup: &Setup, state: &ThreadState, held: u64) -> Result<(), Unguarded> {
-        let ask = || {
-            let tables = self.heap.overhead.load(Ordering::Relaxed).saturating_add(self.depot.held_bytes());
-            self.limits.allow(&setup.bounds, tables, held, state.next_random())
-        };
+        let ask = || self.limits.allow(&setup.bounds, self.table_bytes(), held, || state.next_random());
         match ask() {
             Err(_) if state.waiting_count.load(Ordering::Relaxed) != 0 => {
                 self.close_waiting(setup, state, Poison::Compared, &Frames::Here(0));

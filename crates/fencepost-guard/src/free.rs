@@ -63,25 +63,28 @@ impl<P: Platform> Guard<P> {
             return Freed::Inner;
         }
         let Some(setup) = self.ready() else { return Freed::Inner };
-        if self.arena.owns(address) {
+        let ours = self.heap.owns(address);
+        if !ours && self.arena.owns(address) {
             // SAFETY: the arena gave this block out, and the caller gives it up.
             unsafe { self.arena.free(&self.platform, block) };
             return Freed::Here;
         }
-        let ours = self.heap.owns(address);
         if !ours && self.may_be_inner(setup, address) {
             return Freed::Inner;
         }
         let state = self.thread(setup);
         let depth = state.map_or(0, |state| state.depth.load(Ordering::Relaxed));
         // A signal handler of the program may have interrupted us while we held a lock.
-        let nested = depth != 0 || self.platform.thread_word() == BUSY;
+        let nested = depth != 0 || (state.is_none() && self.platform.thread_word() == BUSY);
         if let Some(state) = state {
             state.depth.store(depth.wrapping_add(1), Ordering::Relaxed);
             compiler_fence(Ordering::SeqCst);
         }
         let freed = if ours {
-            if setup.options.mode == Mode::Budget {
+            let steady = state.filter(|_| setup.is_steady && !nested);
+            if steady.is_some_and(|state| self.free_steadily(setup, state, address, &given, anchor)) {
+                // Done.
+            } else if setup.options.mode == Mode::Budget {
                 let begun = self.platform.now_ns();
                 self.free_ours(setup, state, nested, address, given, how, anchor);
                 self.budget.charge(self.platform.now_ns().saturating_sub(begun), false);

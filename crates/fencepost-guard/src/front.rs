@@ -26,15 +26,17 @@ pub(crate) struct Pass {
 impl Pass {
     /// A thread's places for a key.
     #[inline]
-    fn ways(state: &ThreadState, key: u64) -> [Option<&'static Pass>; WAYS] {
-        let first = key as usize >> 8 & FRONT.wrapping_sub(WAYS);
-        [Pass::at(state, first), Pass::at(state, first | 1)]
+    fn ways(state: &ThreadState, key: u64) -> Option<&'static [Pass; WAYS]> {
+        let first = Pass::at(state, key as usize >> 8 & FRONT.wrapping_sub(WAYS))?;
+        // SAFETY: a front has a whole number of such groups, and `first` is the first place of one.
+        Some(unsafe { &*core::ptr::from_ref(first).cast::<[Pass; WAYS]>() })
     }
 
     /// Takes one pass of a key on this thread, if there is one.
     #[inline]
     pub(crate) fn take_one(state: &ThreadState, key: u64) -> bool {
-        Pass::ways(state, key).into_iter().flatten().any(|place| place.take(key))
+        let Some([one, other]) = Pass::ways(state, key) else { return false };
+        one.take(key) || other.take(key)
     }
 
     /// The place for a key's passes: its own if it has one, else the one where the least is lost.
@@ -43,7 +45,7 @@ impl Pass {
             true => 0,
             false => u64::from(place.left.load(Ordering::Relaxed)).wrapping_add(1),
         };
-        Pass::ways(state, key).into_iter().flatten().min_by_key(passes_lost)
+        Pass::ways(state, key)?.iter().min_by_key(passes_lost)
     }
 
     #[inline]

@@ -30,11 +30,13 @@ pub(crate) enum Side {
 }
 
 /// Rounds down to a multiple of a power of two.
+#[inline]
 pub(crate) const fn align_down(value: usize, align: usize) -> usize {
     value & !align.wrapping_sub(1)
 }
 
 /// Rounds up to a multiple of a power of two; `None` past the end of the address space.
+#[inline]
 pub(crate) const fn align_up(value: usize, align: usize) -> Option<usize> {
     match value.checked_add(align.wrapping_sub(1)) {
         Some(sum) => Some(align_down(sum, align)),
@@ -78,23 +80,26 @@ impl Geometry {
     }
 
     /// Bytes in a page.
-    pub(crate) const fn page(self) -> usize {
+    #[inline]
+    pub(crate) const fn page(&self) -> usize {
         self.page
     }
 
     /// The most data pages a small slot has with this page size.
-    pub(crate) const fn small_pages_max(self) -> usize {
+    #[inline]
+    pub(crate) const fn small_pages_max(&self) -> usize {
         let half = pages_per_span(self.page) / 2;
         if half.saturating_sub(1) < SMALL_PAGES { half.saturating_sub(1) } else { SMALL_PAGES }
     }
 
     /// The most bytes of a block in a small slot.
-    pub(crate) const fn small_bytes_max(self) -> usize {
+    pub(crate) const fn small_bytes_max(&self) -> usize {
         self.small_pages_max().wrapping_mul(self.page)
     }
 
     /// How many slots with `pages` data pages a span has.
-    pub(crate) const fn slots_per_span(self, pages: usize) -> usize {
+    #[inline]
+    pub(crate) const fn slots_per_span(&self, pages: usize) -> usize {
         match self.slots.split_at_checked(pages) {
             Some((_, [slots, ..])) => *slots as usize,
             _ => 0,
@@ -102,12 +107,14 @@ impl Geometry {
     }
 
     /// Bytes from one slot to the next.
-    pub(crate) const fn slot_stride(self, pages: usize) -> usize {
+    #[inline]
+    pub(crate) const fn slot_stride(&self, pages: usize) -> usize {
         pages.wrapping_add(1).wrapping_mul(self.page)
     }
 
     /// The data pages of a small slot, relative to its span.
-    pub(crate) const fn slot_data(self, pages: usize, slot: usize) -> Range {
+    #[inline]
+    pub(crate) const fn slot_data(&self, pages: usize, slot: usize) -> Range {
         Range {
             start: self.page.wrapping_add(slot.wrapping_mul(self.slot_stride(pages))),
             len: pages.wrapping_mul(self.page),
@@ -115,7 +122,8 @@ impl Geometry {
     }
 
     /// Where a byte of a span of small slots lies.
-    pub(crate) const fn locate(self, pages: usize, offset: usize) -> Place {
+    #[inline]
+    pub(crate) const fn locate(&self, pages: usize, offset: usize) -> Place {
         if offset < self.page {
             return Place::GuardBefore(0);
         }
@@ -136,7 +144,8 @@ impl Geometry {
     }
 
     /// How a block of this size and alignment is housed; `None` when no address space could hold it.
-    pub(crate) const fn house(self, size: usize, align: usize) -> Option<House> {
+    #[inline]
+    pub(crate) const fn house(&self, size: usize, align: usize) -> Option<House> {
         let rounded = match align_up(size, align) {
             Some(rounded) if rounded <= isize::MAX as usize => rounded,
             _ => return None,
@@ -167,7 +176,8 @@ impl Geometry {
     }
 
     /// Where a block starts within the room it may use.
-    pub(crate) const fn place(self, room: Range, size: usize, align: usize, side: Side) -> usize {
+    #[inline]
+    pub(crate) const fn place(&self, room: Range, size: usize, align: usize, side: Side) -> usize {
         match side {
             Side::Right => align_down(room.end().wrapping_sub(size), align),
             Side::Left => align_down(room.start.wrapping_add(align).wrapping_sub(1), align),
@@ -175,14 +185,15 @@ impl Geometry {
     }
 
     /// The whole pages that a block touches: none for a block of no bytes at the start of a page.
-    pub(crate) const fn pages_of(self, pointer: usize, size: usize) -> Range {
+    #[inline]
+    pub(crate) const fn pages_of(&self, pointer: usize, size: usize) -> Range {
         let start = align_down(pointer, self.page);
         let end = align_down(pointer.wrapping_add(size).wrapping_add(self.page).wrapping_sub(1), self.page);
         Range { start, len: end.wrapping_sub(start) }
     }
 
     /// The part of a run of spans that a large block may use: all but a guard page on each side.
-    pub(crate) const fn large_room(self, run: Range) -> Range {
+    pub(crate) const fn large_room(&self, run: Range) -> Range {
         Range {
             start: run.start.wrapping_add(self.page),
             len: run.len.wrapping_sub(2usize.wrapping_mul(self.page)),
@@ -208,6 +219,7 @@ const fn count_slots(page: usize, pages: usize) -> usize {
 
 impl Place {
     /// The slot of a block that starts here: one of no bytes may start where its pages end.
+    #[inline]
     pub(crate) const fn slot_of_block(self) -> Option<usize> {
         match self {
             Place::Data(slot) => Some(slot),

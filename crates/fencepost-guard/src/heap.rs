@@ -56,6 +56,7 @@ pub(crate) struct HeapSetup {
 
 impl HeapSetup {
     /// What makes pages trap in a zone.
+    #[inline]
     pub(crate) const fn engine_in(&self, zone: Zone) -> Engine {
         match zone {
             Zone::Missing => Engine::Move,
@@ -161,6 +162,7 @@ impl Heap {
     }
 
     /// Spans ever handed out.
+    #[inline]
     pub(crate) fn spans_used(&self) -> usize {
         self.frontier.load(Ordering::Acquire)
     }
@@ -170,12 +172,14 @@ impl Heap {
         (self.dead_spans.load(Ordering::Relaxed) as u64).wrapping_mul(SPAN_BYTES as u64)
     }
 
+    #[inline]
     pub(crate) fn span(&self, index: usize) -> Option<&'static Span> {
         // SAFETY: the region holds a table of `Span` only, which is made of atomics and valid when zeroed.
         unsafe { self.spans.get::<Span>(index) }
     }
 
     /// The record of a slot; for the head of a large block's run and slot 0, that block's.
+    #[inline]
     pub(crate) fn slot(&self, span: usize, slot: usize) -> Option<&'static Slot> {
         if slot >= SLOTS_STRIDE {
             return None;
@@ -184,6 +188,12 @@ impl Heap {
             // SAFETY: as below.
             return unsafe { self.larges.get::<Slot>(span) };
         }
+        self.small_slot(span, slot)
+    }
+
+    /// The record of a slot of a span of small ones; `slot` is less than [`SLOTS_STRIDE`].
+    #[inline]
+    pub(crate) fn small_slot(&self, span: usize, slot: usize) -> Option<&'static Slot> {
         // SAFETY: the region holds a table of `Slot` only, which is made of atomics and valid when zeroed.
         unsafe { self.slots.get::<Slot>(span.checked_mul(SLOTS_STRIDE)?.checked_add(slot)?) }
     }
@@ -209,7 +219,8 @@ impl Heap {
     }
 
     /// What an address belongs to. Takes no lock.
-    pub(crate) fn find(&self, geometry: Geometry, address: usize) -> Found {
+    #[inline]
+    pub(crate) fn find(&self, geometry: &Geometry, address: usize) -> Found {
         let addresses = self.addresses();
         if !self.owns(address) {
             return Found::Outside;
@@ -235,6 +246,7 @@ impl Heap {
     }
 
     /// The head of the run that a span belongs to.
+    #[inline]
     pub(crate) fn head_of(&self, index: usize) -> Option<usize> {
         index.checked_sub(self.span(index)?.back.load(Ordering::Acquire) as usize)
     }

@@ -72,6 +72,7 @@ mod sites;
 mod slot;
 mod span;
 mod start;
+mod steady;
 mod step;
 mod threads;
 mod write;

@@ -57,13 +57,22 @@ impl Limits {
         }
     }
 
-    /// Whether a block that will hold `bytes` may be guarded, given what is held for tables and a random number.
+    /// Whether a block that will hold `bytes` may be guarded and nothing is near its limit, given what is held for tables.
+    #[inline]
+    pub(crate) fn is_roomy(&self, bounds: &Bounds, tables: u64, bytes: u64) -> bool {
+        let held = self.held.load(Ordering::Relaxed).saturating_add(tables);
+        let few = |most: usize| self.mappings.load(Ordering::Relaxed) / 3 < most / 4;
+        held.saturating_add(bytes) <= bounds.held_max && bounds.mappings_max.is_none_or(few)
+    }
+
+    /// Whether a block that will hold `bytes` may be guarded, given what is held for tables and where to get a random number.
+    #[inline]
     pub(crate) fn allow(
         &self,
         bounds: &Bounds,
         tables: u64,
         bytes: u64,
-        random: u64,
+        random: impl FnOnce() -> u64,
     ) -> Result<(), Unguarded> {
         let held = self.held.load(Ordering::Relaxed).saturating_add(tables);
         // The common count is a sum of wrapping differences: briefly below zero reads as huge.
@@ -77,9 +86,9 @@ impl Limits {
             used if used >= most => return Err(Unguarded::Mappings),
             used if used / 7 >= most / 8 => SCARCE_RATE.wrapping_mul(SCARCE_RATE),
             used if used / 3 >= most / 4 => SCARCE_RATE,
-            _ => 1,
+            _ => return Ok(()),
         };
-        if random.is_multiple_of(rate) { Ok(()) } else { Err(Unguarded::Mappings) }
+        if random().is_multiple_of(rate) { Ok(()) } else { Err(Unguarded::Mappings) }
     }
 
     /// Adds a thread's own count of held bytes (wrapping).
@@ -102,6 +111,7 @@ impl Limits {
     }
 
     /// Counts mappings that a block opens.
+    #[inline]
     pub(crate) fn take_mappings(&self, count: usize) {
         if count != 0 {
             self.mappings.fetch_add(count, Ordering::Relaxed);
@@ -109,6 +119,7 @@ impl Limits {
     }
 
     /// Counts mappings that a block's end gives back.
+    #[inline]
     pub(crate) fn give_mappings(&self, count: usize) {
         if count != 0 {
             // Slots that were opened ahead count before they hold a block: never below zero.
@@ -140,7 +151,8 @@ mod tests {
     fn near_the_mapping_limit_a_sample_is_guarded_and_past_it_nothing() {
         let limits = Limits::new();
         let bounds = Bounds { held_max: u64::MAX, mappings_max: Some(800) };
-        let guarded = |limits: &Limits| (0..2560).filter(|n| limits.allow(&bounds, 0, 0, *n).is_ok()).count();
+        let guarded =
+            |limits: &Limits| (0..2560).filter(|n| limits.allow(&bounds, 0, 0, || *n).is_ok()).count();
         assert_eq!(guarded(&limits), 2560);
         limits.take_mappings(600);
         assert_eq!(guarded(&limits), 160);
@@ -156,9 +168,9 @@ mod tests {
     fn memory_past_the_limit_is_refused_and_a_briefly_negative_count_is_not_huge() {
         let limits = Limits::new();
         let bounds = Bounds { held_max: 1000, mappings_max: None };
-        assert_eq!(limits.allow(&bounds, 0, 1000, 0), Ok(()));
-        assert_eq!(limits.allow(&bounds, 1, 1000, 0), Err(Unguarded::Memory));
+        assert_eq!(limits.allow(&bounds, 0, 1000, || 0), Ok(()));
+        assert_eq!(limits.allow(&bounds, 1, 1000, || 0), Err(Unguarded::Memory));
         limits.add_held(0u64.wrapping_sub(5));
-        assert_eq!(limits.allow(&bounds, 0, 1000, 0), Ok(()));
+        assert_eq!(limits.allow(&bounds, 0, 1000, || 0), Ok(()));
     }
 }

@@ -26,6 +26,7 @@ use fencepost_sys::{MissingError, MissingOffer, Partly, Platform, Range};
 use crate::engine::Engine;
 use crate::geometry::align_down;
 use crate::runtime::{Guard, Setup};
+use crate::slot::Slot;
 use crate::span::{Span, Zone};
 use crate::threads::ThreadState;
 
@@ -67,6 +68,7 @@ impl Moving {
     }
 
     /// Where new spans for small slots are to lie.
+    #[inline]
     pub(crate) fn zone(&self) -> Zone {
         let works = self.offer.load(Ordering::Relaxed) != MissingOffer::Nothing as u32
             && self.broken.load(Ordering::Relaxed) == 0;
@@ -78,7 +80,8 @@ impl Moving {
         if setup.engine() == Engine::Move { Zone::Missing } else { Zone::Lazy }
     }
 
-    fn moves(&self) -> bool {
+    #[inline]
+    pub(crate) fn moves(&self) -> bool {
         self.offer.load(Ordering::Relaxed) == MissingOffer::Moves as u32
     }
 
@@ -146,13 +149,22 @@ impl<P: Platform> Guard<P> {
         let Some((index, span)) = target else { return self.drop_rest(data, 0) };
         let number = span.ready.load(Ordering::Relaxed) as usize;
         let to = self.data_of_small(setup, index, pages, number);
-        let Some(slot) = self.heap.slot(index, number) else { return self.drop_rest(data, 0) };
+        match self.heap.small_slot(index, number) {
+            Some(slot) => self.move_to(data, stale, to, span, slot),
+            None => self.drop_rest(data, 0),
+        }
+    }
+
+    /// Moves the pages of a block that is being freed to the slot `ready` of this thread's span, which [`Guard::target`] gave.
+    #[inline]
+    pub(crate) fn move_to(&self, data: Range, stale: Range, to: Range, span: &Span, slot: &Slot) {
         // SAFETY: the block is being freed and its pages are ours; slot `ready` of this thread's own span is missing.
         match unsafe { self.platform.move_pages(data, to.start) } {
             Ok(()) => {
                 let offset = stale.start.wrapping_sub(data.start);
                 slot.set_stale(Range { start: to.start.wrapping_add(offset), len: stale.len });
-                span.ready.store(u32::try_from(number.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
+                let ready = span.ready.load(Ordering::Relaxed).wrapping_add(1);
+                span.ready.store(ready, Ordering::Relaxed);
             }
             Err(partly) => self.close_what_stayed(data, to, partly),
         }
@@ -177,7 +189,12 @@ impl<P: Platform> Guard<P> {
     }
 
     /// This thread's span of a kind, if its ring has room; a new one if the thread has used up the last.
-    fn target(&self, setup: &Setup, state: &ThreadState, pages: usize) -> Option<(usize, &'static Span)> {
+    pub(crate) fn target(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        pages: usize,
+    ) -> Option<(usize, &'static Span)> {
         let word = state.spans.get(pages)?;
         let index = match (word.load(Ordering::Relaxed) as usize).checked_sub(1) {
             Some(index) => index,

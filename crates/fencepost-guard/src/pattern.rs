@@ -14,6 +14,9 @@ pub(crate) const FILL_VALUE: u64 = 0x0000_1fe9_ce1f_e9ce;
 /// The addresses kept unmapped around [`FILL_VALUE`], so that fields at an offset from it fault as well.
 pub(crate) const FILL_RANGE: Range = Range { start: 0x0000_1fe9_8000_0000, len: 1 << 31 };
 
+/// New memory of a block that is filled, in bytes: more would touch pages that the program may never use.
+const FILL_MAX: usize = 4 << 10;
+
 /// Bits of each byte of the redzone that are always set, and those that never are: what programs write most, zero, small
 /// numbers, -1 and ASCII text, is none of these bytes (0x81 to 0xbf, odd), so that even a single one of it is seen.
 const UNUSUAL_SET: u64 = 0x8181_8181_8181_8181;
@@ -73,20 +76,34 @@ impl Patterns {
     ///
     /// # Safety
     /// `range` must be writable memory that belongs to no block's bytes.
+    #[inline]
     pub(crate) unsafe fn lay_redzone(&self, range: Range) {
         // SAFETY: passed on to the caller.
         unsafe { self.lay(self.redzone, range) };
+    }
+
+    /// Fills a new block, as far as that touches no page that the program may never use.
+    ///
+    /// # Safety
+    /// The block must be writable memory that the program has not been given yet.
+    #[inline]
+    pub(crate) unsafe fn lay_new(&self, block: usize, size: usize) {
+        let len = if size < FILL_MAX { size } else { FILL_MAX };
+        // SAFETY: passed on to the caller.
+        unsafe { self.lay_fill(Range { start: block, len }) };
     }
 
     /// Writes the fill pattern over `range`, in step with the address.
     ///
     /// # Safety
     /// `range` must be writable memory that the program has not been given yet.
+    #[inline]
     pub(crate) unsafe fn lay_fill(&self, range: Range) {
         // SAFETY: passed on to the caller.
         unsafe { self.lay(self.fill, range) };
     }
 
+    #[inline]
     unsafe fn lay(&self, from: *const u8, range: Range) {
         let mut start = range.start;
         let end = range.end();
@@ -112,6 +129,7 @@ impl Patterns {
     ///
     /// # Safety
     /// `range` must be readable.
+    #[inline]
     pub(crate) unsafe fn find_damage(&self, range: Range) -> Option<Range> {
         let mut damage: Option<Range> = None;
         let mut next = range.start;
@@ -143,6 +161,7 @@ impl Patterns {
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): spreads every bit over the word.
+#[inline]
 pub(crate) const fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

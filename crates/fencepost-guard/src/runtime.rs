@@ -40,6 +40,8 @@ pub(crate) struct Setup {
     pub(crate) options: Options,
     /// Whether a block that is not chosen passes without being looked at.
     pub(crate) lets_pass: bool,
+    /// Whether most calls can be steady ones (`steady.rs`).
+    pub(crate) is_steady: bool,
     /// Whether filters ask for a thread's name, and for an allocation's stack.
     pub(crate) by_thread: bool,
     pub(crate) by_stack: bool,
@@ -319,10 +321,12 @@ impl Setup {
         self.options.report.is_some() || self.options.summary == When::On
     }
 
-    pub(crate) fn geometry(&self) -> Geometry {
-        self.heap.geometry
+    #[inline]
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.heap.geometry
     }
 
+    #[inline]
     pub(crate) fn engine(&self) -> Engine {
         self.heap.engine
     }

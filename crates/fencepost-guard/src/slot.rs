@@ -80,6 +80,7 @@ pub(crate) struct SlotView {
 
 impl SlotView {
     /// One past the block's last byte.
+    #[inline]
     pub(crate) const fn end(&self) -> usize {
         self.pointer.wrapping_add(self.size)
     }
@@ -87,6 +88,7 @@ impl SlotView {
 
 impl Slot {
     /// Makes an empty slot hold a block. The caller owns the slot.
+    #[inline]
     pub(crate) fn birth(&self, pointer: usize, size: usize, align: usize, act: Act) {
         self.pointer.store(pointer, Ordering::Relaxed);
         self.size.store(size, Ordering::Relaxed);
@@ -102,27 +104,42 @@ impl Slot {
     }
 
     /// Notes which part of a page that is ready for this empty slot does not hold the redzone pattern.
+    #[inline]
     pub(crate) fn set_stale(&self, range: Range) {
         self.pointer.store(range.start, Ordering::Relaxed);
         self.size.store(range.len, Ordering::Relaxed);
     }
 
     /// What [`Slot::set_stale`] noted; nothing in a slot that was never used. For its owner, before the slot's birth.
+    #[inline]
     pub(crate) fn stale(&self) -> Range {
         Range { start: self.pointer.load(Ordering::Relaxed), len: self.size.load(Ordering::Relaxed) }
     }
 
     /// Notes which functions handed the block out. The caller has not given its address to anyone yet.
+    #[inline]
     pub(crate) fn set_family(&self, family: Family) {
         self.family.store(family as u8, Ordering::Relaxed);
     }
 
     /// Which functions handed the block out.
+    #[inline]
     pub(crate) fn family(&self) -> Family {
         Family::of_number(self.family.load(Ordering::Relaxed))
     }
 
+    /// Size and alignment of the block, if it is alive, begins here and no part of it is sealed.
+    #[inline]
+    pub(crate) fn plain_block(&self, address: usize) -> Option<(usize, usize)> {
+        let is_plain = self.state.load(Ordering::Acquire) == LIVE
+            && self.pointer.load(Ordering::Relaxed) == address
+            && self.seals.load(Ordering::Acquire) == 0;
+        let align = 1usize.wrapping_shl(u32::from(self.align_log2.load(Ordering::Relaxed)));
+        is_plain.then(|| (self.size.load(Ordering::Relaxed), align))
+    }
+
     /// Takes the right to free the block; false when it is not alive (any more). Waits out a check.
+    #[inline]
     pub(crate) fn begin_free(&self) -> bool {
         loop {
             match self.state.compare_exchange(LIVE, FREEING, Ordering::AcqRel, Ordering::Acquire) {
@@ -144,7 +161,14 @@ impl Slot {
         self.state.store(LIVE, Ordering::Release);
     }
 
+    /// Gives that right back, with nothing done: the block is alive again.
+    #[cold]
+    pub(crate) fn give_up_free(&self) {
+        self.state.store(LIVE, Ordering::Release);
+    }
+
     /// Notes who frees it, before the memory closes: a fault in between finds the stack.
+    #[inline]
     pub(crate) fn note_free(&self, act: Act) {
         self.free_trace.store(act.trace, Ordering::Relaxed);
         self.free_thread.store(act.thread, Ordering::Relaxed);
@@ -152,6 +176,7 @@ impl Slot {
     }
 
     /// Ends the free.
+    #[inline]
     pub(crate) fn end_free(&self) {
         self.state.store(FREED, Ordering::Release);
     }
@@ -165,6 +190,7 @@ impl Slot {
     }
 
     /// The state now.
+    #[inline]
     pub(crate) fn state(&self) -> SlotState {
         match self.state.load(Ordering::Acquire) {
             LIVE | CHECKED => SlotState::Live,
@@ -176,6 +202,7 @@ impl Slot {
     }
 
     /// A copy of the whole record.
+    #[inline]
     pub(crate) fn view(&self) -> SlotView {
         let state = self.state();
         SlotView {

@@ -82,6 +82,7 @@ pub(crate) struct Span {
 const _: () = assert!(size_of::<Span>() == 64, "one cache line a span");
 
 impl Span {
+    #[inline]
     pub(crate) fn usage(&self) -> Use {
         match self.kind.load(Ordering::Acquire) {
             0 => Use::Unused,
@@ -99,6 +100,7 @@ impl Span {
         self.kind.store(kind, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn zone(&self) -> Zone {
         if self.zone.load(Ordering::Relaxed) == Zone::Missing as u32 { Zone::Missing } else { Zone::Lazy }
     }
@@ -107,6 +109,7 @@ impl Span {
         self.zone.store(zone as u32, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn life(&self) -> Life {
         match self.life.load(Ordering::Acquire) {
             RETIRED => Life::Retired,

@@ -1,9 +1,9 @@
 //! What each thread keeps for itself, so that the fast path shares no written cache line with other threads.
 //!
-//! A thread finds its [`ThreadState`] through the platform's thread word: 0 in a new thread, [`BUSY`] while its
-//! state is being made or after it was given back, else the state's address. States live in a table that is never
-//! given back and are used again by later threads, so that many short threads cost no more memory than the most
-//! that ran at once. Names outlive their threads in a ring of their own, for the reports.
+//! A thread finds its [`ThreadState`] through the platform's thread word: 0 in a new thread, [`BUSY`] while its state is
+//! being made or after it was given back, else the state's address. States live in a table that is never given back and
+//! are used again by later threads, so that many short threads cost no more memory than the most that ran at once. Names
+//! outlive their threads in a ring of their own, for the reports.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -48,6 +48,7 @@ impl Counters {
     }
 
     /// Adds to a counter that only this thread writes: no locked instruction.
+    #[inline]
     pub(crate) fn bump(counter: &AtomicU64, by: u64) {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
     }
@@ -227,8 +228,7 @@ impl ThreadTable {
         }
     }
 
-    /// Takes `trace_room` bytes of address space for what threads remember of their stacks; threads beyond that
-    /// remember nothing.
+    /// Takes `trace_room` bytes of addresses for what threads remember of their stacks; those beyond that remember nothing.
     pub(crate) fn start<M: Memory>(&self, memory: &M, with_fronts: bool, trace_room: usize) -> VmResult {
         if with_fronts {
             self.fronts.reserve(memory, FRONTS_MAX.wrapping_mul(FRONT_BYTES))?;

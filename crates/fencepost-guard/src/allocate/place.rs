@@ -14,8 +14,6 @@ use crate::slot::Slot;
 use crate::span::Zone;
 use crate::threads::ThreadState;
 
-/// New memory of a block that is filled, in bytes: more would touch pages that the program may never use.
-const FILL_MAX: usize = 4 << 10;
 /// Slots up to this size, in bytes, get their memory when they are opened, the rest at first use.
 const POPULATE_MAX: usize = 16 << 10;
 
@@ -32,6 +30,7 @@ pub(super) struct Home {
 ///
 /// # Safety
 /// `home` must be opened pages that belong to the block at `block` alone.
+#[inline]
 pub(super) unsafe fn lay_patterns(setup: &Setup, block: usize, size: usize, home: &Home, fill: bool) {
     if !setup.options.fill || home.data.len == 0 {
         return;
@@ -42,12 +41,13 @@ pub(super) unsafe fn lay_patterns(setup: &Setup, block: usize, size: usize, home
         setup.patterns.lay_redzone(before.meet(home.stale));
         setup.patterns.lay_redzone(after.meet(home.stale));
         if fill {
-            setup.patterns.lay_fill(Range { start: block, len: size.min(FILL_MAX) });
+            setup.patterns.lay_new(block, size);
         }
     }
 }
 
 /// The redzones of a block: before it and after it.
+#[inline]
 pub(crate) fn redzones(block: usize, size: usize, data: Range) -> [Range; 2] {
     let end = block.wrapping_add(size);
     [

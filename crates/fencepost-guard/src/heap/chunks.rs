@@ -206,10 +206,13 @@ impl Heap {
         };
         // Where what is opened is charged whether it is used or not (overcommit off, `ulimit -d`), a long chunk would take from
         // the program what it needs.
-        let spare = memory.available().map_or(usize::MAX, |bytes| {
-            usize::try_from(bytes / SPARE_SHARE).map_or(usize::MAX, |bytes| bytes / SPAN_BYTES)
-        });
-        let wish = wish.min(most).min(spare.max(EXTEND_SPANS));
+        let spare = || {
+            let available = memory.available().and_then(|bytes| usize::try_from(bytes / SPARE_SHARE).ok());
+            available.map_or(usize::MAX, |bytes| bytes / SPAN_BYTES)
+        };
+        let wish = wish.min(most);
+        // The system is asked only where its answer counts: it means reading files.
+        let wish = if wish > EXTEND_SPANS { wish.min(spare().max(EXTEND_SPANS)) } else { wish };
         if !self.chunks.has_room_for(zone) {
             return Err(Unguarded::AddressSpace);
         }

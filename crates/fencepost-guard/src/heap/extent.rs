@@ -28,11 +28,13 @@ impl Heap {
     }
 
     /// All addresses that blocks can have.
+    #[inline]
     pub(crate) fn addresses(&self) -> Range {
         Range { start: self.base(), len: self.bytes.load(Ordering::Relaxed) }
     }
 
     /// The addresses of a run.
+    #[inline]
     pub(crate) fn run_range(&self, index: usize, spans: usize) -> Range {
         Range {
             start: self.base().wrapping_add(index.wrapping_mul(SPAN_BYTES)),

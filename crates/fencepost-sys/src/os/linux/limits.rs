@@ -11,6 +11,8 @@ use super::raw::{File, syscall};
 
 /// Enough for the files read whole here; of a longer one the beginning counts.
 const FILE_MAX: usize = 4096;
+/// From here on a limit of the first version of control groups is none: it says so by the largest multiple of a page.
+const UNLIMITED: u64 = 1 << 62;
 /// The longest path of a control group that is looked at.
 const PATH_MAX: usize = 1024;
 
@@ -116,7 +118,8 @@ fn group_left(mount: &[u8], group: &[u8], names: &Names) -> Option<u64> {
         let mut buffer = [0; 32];
         decimal(read_joined(&[mount, group, name], &mut buffer)?)
     };
-    let limit = names.limits.iter().filter_map(|name| number(name)).min()?;
+    let limit =
+        names.limits.iter().filter_map(|name| number(name)).min().filter(|limit| *limit < UNLIMITED)?;
     let used = number(names.used)?;
     let mut buffer = [0; FILE_MAX];
     let cached = read_joined(&[mount, group, b"/memory.stat"], &mut buffer)
