@@ -14,7 +14,9 @@ import time
 from rows import say
 
 # Longer than any healthy run: what takes longer, of CPU or of wall time, is stopped and said to be.
-CPU_MAX, WALL_MAX = 120, 180
+CPU_MAX, WALL_MAX = 60, 90
+# What takes longer than this, in seconds, is measured once.
+SLOW = 5
 SIGNALS = {-11: "SIGSEGV", -7: "SIGBUS", -4: "SIGILL", -6: "SIGABRT", -9: "killed"}
 
 
@@ -120,7 +122,8 @@ def measure(results, work, made, deadline):
     results.works[work.key], results.outcomes[work.key], results.failed[work.key] = work, outcomes, failed
     for turn in range(work.rounds):
         for row in chosen if turn % 2 == 0 else reversed(chosen):
-            if row.name in failed or time.monotonic() > deadline:
+            slow = any(outcome.wall > SLOW for _, outcome in outcomes[row.name])
+            if row.name in failed or slow or time.monotonic() > deadline:
                 continue
             say(f"{work.title}, round {turn + 1} of {work.rounds}: {row.name}")
             outcome = Outcome(row, row.arguments or work.arguments)

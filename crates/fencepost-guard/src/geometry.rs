@@ -184,6 +184,17 @@ impl Geometry {
         }
     }
 
+    /// Where a large block starts in its run. All begin in the same page of theirs where their alignment allows: the kernel
+    /// moves the pages of a block that is resized by whole page tables then.
+    pub(crate) const fn place_large(&self, run: Range, size: usize, align: usize, side: Side) -> usize {
+        let room = self.large_room(run);
+        let room = match align_up(size, self.page) {
+            Some(len) if align <= self.page => Range { start: room.start, len },
+            _ => room,
+        };
+        self.place(room, size, align, side)
+    }
+
     /// The whole pages that a block touches: none for a block of no bytes at the start of a page.
     #[inline]
     pub(crate) const fn pages_of(&self, pointer: usize, size: usize) -> Range {
@@ -306,11 +317,16 @@ mod tests {
                 for start in (0..9).map(|n| (1 << 30) + n * SPAN_BYTES) {
                     let run = Range { start, len: spans * SPAN_BYTES };
                     for side in [Side::Right, Side::Left] {
-                        let pointer = G.place(G.large_room(run), size, align, side);
+                        let pointer = G.place_large(run, size, align, side);
                         assert_eq!(pointer % align, 0);
                         let pages = G.pages_of(pointer, size);
                         assert!(pages.start >= run.start + 4096, "{size} {align} {side:?}");
                         assert!(pages.end() + 4096 <= run.end(), "{size} {align} {side:?}");
+                        if align <= 4096 {
+                            assert_eq!(pages.start, run.start + 4096, "{size} {align} {side:?}");
+                            let end = pointer + size.next_multiple_of(align);
+                            assert!(side == Side::Left || end == pages.end(), "{size} {align}");
+                        }
                     }
                 }
             }

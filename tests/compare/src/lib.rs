@@ -21,7 +21,8 @@ pub fn main(coverage: impl Fn() -> Coverage) -> ExitCode {
     let done = match words.as_slice() {
         ["mix", live, operations] => blocks::mix(live, operations),
         ["threads", threads, size, millis] => blocks::threads(threads, size, millis),
-        ["program", name] => programs::run(name).map(|sum| println!("sum={sum:016x}")),
+        ["program", name] => programs::run(name, "1").map(|sum| println!("sum={sum:016x}")),
+        ["program", name, times] => programs::run(name, times).map(|sum| println!("sum={sum:016x}")),
         _ => return workload::main(coverage),
     };
     match done {

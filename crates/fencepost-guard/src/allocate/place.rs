@@ -180,7 +180,7 @@ impl<P: Platform> Guard<P> {
         let geometry = setup.geometry();
         let index = self.heap.take_large(&self.platform, &setup.heap, spans)?;
         let run = self.heap.run_range(index, spans);
-        let block = geometry.place(geometry.large_room(run), layout.size(), layout.align(), side);
+        let block = geometry.place_large(run, layout.size(), layout.align(), side);
         let data = geometry.pages_of(block, layout.size());
         let engine = setup.heap.lazy;
         let mapped = engine == Engine::Marker && self.limits.allow_run(&setup.bounds);
