@@ -1,6 +1,7 @@
 //! `fencepost.h`: sealing from C, and system calls on memory that is sealed.
 
 use super::{built, built_with, library, preloaded};
+use crate::expected::functions;
 use crate::harness::{Ran, fail_on};
 
 fn complain(ran: &Ran, code: i32, stdout: &str, kinds: &[&str]) -> Vec<String> {
@@ -52,6 +53,23 @@ fn system_calls_on_closed_memory_are_reported_and_have_their_effect() {
     ] {
         let ran = preloaded(program, what).options("on_error=continue").run();
         wrong.extend(complain(&ran, code, &format!("1 1\n{middle}end\n"), kinds));
+    }
+    fail_on(wrong);
+}
+
+#[test]
+fn a_write_that_must_not_be_is_named_whether_it_is_a_data_race_or_not() {
+    let Some(program) = built("race.c") else { return };
+    let mut wrong = Vec::new();
+    for (words, code, kinds) in
+        [("seal", 100, &["seal-violation"][..]), ("locked seal", 100, &["seal-violation"]), ("", 0, &[])]
+    {
+        let ran = preloaded(program, words).options("on_error=continue").run();
+        let sealed = i32::from(!kinds.is_empty());
+        wrong.extend(complain(&ran, code, &format!("sealed {sealed} timeout 5000\n"), kinds));
+        if ran.reports.iter().any(|report| functions(&report["fault"]).first() != Some(&"reader")) {
+            wrong.extend(ran.complain(vec!["the writer must be named".into()]));
+        }
     }
     fail_on(wrong);
 }

@@ -11,9 +11,8 @@
 //!
 //! Sources: perf_event_open(2), `include/uapi/linux/perf_event.h`, `hw_breakpoint.h`, `asm-generic/siginfo.h`.
 
-use core::cell::Cell;
 use core::mem::{offset_of, size_of};
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use super::chain::{self, Delivery, signal_bit};
 use super::memory::count;
@@ -107,8 +106,9 @@ const TOO_OLD: u32 = 5;
 static WORD: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// How often the trial's event has told this thread of a write.
-    static SEEN: Cell<u32> = const { Cell::new(0) };
+    /// How often the trial's event has told this thread of a write. Atomic, because the signal's handler changes it between
+    /// two instructions of the code that reads it.
+    static SEEN: AtomicU32 = const { AtomicU32::new(0) };
 }
 
 impl Watchpoints for Host {
@@ -313,19 +313,27 @@ fn find_out() -> u32 {
 fn try_with(more: u64) -> Result<u32, Errno> {
     let word = Range { start: (&raw const WORD).addr(), len: size_of::<u64>() };
     let number = open_with(word, TRIAL, 0, more)?;
-    SEEN.set(0);
+    seen();
     WORD.store(1, Ordering::SeqCst);
-    let by_instruction = SEEN.replace(0);
+    let by_instruction = seen();
     // SAFETY: rt_sigprocmask writes one set of 8 bytes to the word, which is ours and atomic, and changes nothing.
     let asked =
         unsafe { syscall!(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, 0, WORD.as_ptr(), size_of::<u64>()) };
-    let by_kernel = SEEN.replace(0);
+    let by_kernel = seen();
     raw::close(number);
     Ok(match (by_instruction, asked, by_kernel) {
         (1, Ok(_), 1) => AND_KERNEL,
         (1, ..) => INSTRUCTIONS,
         _ => UNSEEN,
     })
+}
+
+/// How often the trial has told of a write since the last call.
+fn seen() -> u32 {
+    compiler_fence(Ordering::SeqCst);
+    let count = SEEN.with(|seen| seen.swap(0, Ordering::SeqCst));
+    compiler_fence(Ordering::SeqCst);
+    count
 }
 
 /// Whether the kernel is 5.19 or later (see the module's header).
@@ -368,7 +376,7 @@ pub(super) fn on_trap(delivery: &Delivery) -> bool {
     }
     let tag = data as u32;
     if tag == TRIAL {
-        SEEN.set(SEEN.get().saturating_add(1));
+        SEEN.with(|seen| seen.fetch_add(1, Ordering::SeqCst));
     } else {
         let mut news = News { delivery, tag, late };
         emergency::run(delivery, tell_here, (&raw mut news).addr());
