@@ -391,11 +391,13 @@ impl<T, M: System + 'static> Drop for Pool<T, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fencepost_sys::sim::Sim;
 
     #[test]
     fn a_slot_whose_generations_are_used_up_retires() {
         for strict in [false, true] {
-            let mut pool = Options::new(1 << 16).strict(strict).pool::<u64>().expect("memory");
+            let system: &'static Sim = Box::leak(Box::new(Sim::new()));
+            let mut pool = Options::on(system, 1 << 16).strict(strict).pool::<u64>().expect("memory");
             let first = pool.insert(1).expect("memory");
             assert_eq!(pool.remove(first), Some(1));
             // SAFETY: slot 0 exists, so that it has a generation; it is free, so that the number is even.

@@ -127,7 +127,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((seed >> 33) % bound) as usize
         };
-        for turn in 0..20_000 {
+        for turn in 0..if cfg!(miri) { 300 } else { 20_000 } {
             let (a, b) = (next(65), next(65));
             let what = [None, Some(RW), Some(RO), Some(Part::Guard)][next(4)];
             let range = a.min(b)..a.max(b);

@@ -170,6 +170,7 @@ fn the_bound_is_an_error_and_nothing_is_lost() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a gigabyte is more than Miri keeps account of")]
 fn little_memory_is_an_error_before_it_is_a_kill() {
     let sim = system(SimOptions::new());
     let mut vector = Options::on(sim, 1 << 30).name("large").vec::<u8>().unwrap();

@@ -6,8 +6,8 @@ use std::sync::MutexGuard;
 use std::vec::Vec;
 
 use super::space::{Page, PageState, RESERVED, Space};
-use super::{Sim, lock};
-use crate::{Host, Memory, Moved, Offers, Protection, Range, VmError, VmResult};
+use super::{Sim, beneath::Beneath, lock};
+use crate::{Memory, Moved, Offers, Protection, Range, VmError, VmResult};
 
 /// Why a page cannot be populated (`EFAULT`).
 const BAD_ADDRESS: VmError = VmError::Other(14);
@@ -203,10 +203,10 @@ impl Sim {
 
     fn take(&self, state: &mut State, range: Range) -> VmResult {
         // SAFETY: the host has just reserved the range for us, and nobody else knows it.
-        let opened = unsafe { Host.commit(range) };
+        let opened = unsafe { Beneath.commit(range) };
         if opened.is_err() || !state.space.set(range, Some(RESERVED), self.mappings_room()) {
             // SAFETY: as above.
-            unsafe { Host.release(range)? };
+            unsafe { Beneath.release(range)? };
             return Err(VmError::OutOfMemory);
         }
         state.reservations.push(range);
@@ -262,7 +262,7 @@ impl Sim {
 /// Makes host memory zero.
 pub(super) fn zero(range: Range) {
     // SAFETY: the range lies within a reservation of this simulated system, checked by the callers.
-    let done = unsafe { Host.discard(range) };
+    let done = unsafe { Beneath.discard(range) };
     assert!(done.is_ok(), "the host cannot drop pages: {done:?}");
 }
 
@@ -290,7 +290,7 @@ impl Memory for Sim {
             state.violation("reserve", wish, "is not a whole number of pages, or not a power of two");
             return Err(VmError::Unsupported);
         }
-        let start = Host.reserve(len, align.max(self.options.page_size))?;
+        let start = Beneath.reserve(len, align.max(self.options.page_size))?;
         self.take(&mut state, Range { start, len })?;
         Ok(start)
     }
@@ -302,7 +302,7 @@ impl Memory for Sim {
             state.violation("reserve_at", range, "is not a whole number of pages");
             return Err(VmError::Unsupported);
         }
-        Host.reserve_at(range)?;
+        Beneath.reserve_at(range)?;
         self.take(&mut state, range)
     }
 
@@ -347,7 +347,7 @@ impl Memory for Sim {
         }
         state.give_back(range);
         // SAFETY: the range was within a reservation, which `take` got from the host.
-        unsafe { Host.release(range) }
+        unsafe { Beneath.release(range) }
     }
 
     unsafe fn discard(&self, range: Range) -> VmResult {
@@ -398,7 +398,7 @@ impl Memory for Sim {
 
     fn is_mapped(&self, range: Range) -> bool {
         let parts = lock(&self.memory).space.within(range);
-        parts.into_iter().all(|(part, page)| page.is_some() || Host.is_mapped(part))
+        parts.into_iter().all(|(part, page)| page.is_some() || Beneath.is_mapped(part))
     }
 
     fn read_checked(&self, address: usize, into: &mut [u8]) -> usize {
@@ -410,7 +410,7 @@ impl Memory for Sim {
             if page.is_some_and(|page| !matches!(page.state(), PageState::Committed | PageState::ReadOnly)) {
                 break;
             }
-            let got = Host.read_checked(part.start, room);
+            let got = Beneath.read_checked(part.start, room);
             done = done.saturating_add(got);
             if got != part.len {
                 break;

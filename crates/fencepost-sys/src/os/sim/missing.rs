@@ -3,8 +3,8 @@
 
 use super::memory::Needs;
 use super::space::{Page, PageState};
-use super::{Sim, lock};
-use crate::{Host, Memory, Missing, MissingError, MissingOffer, Partly, Range, VmError, VmResult};
+use super::{Sim, beneath::Beneath, lock};
+use crate::{Memory, Missing, MissingError, MissingOffer, Partly, Range, VmError, VmResult};
 use std::vec::Vec;
 
 /// The right to work on missing pages.
@@ -229,7 +229,7 @@ fn copy(from: usize, to: Range) {
         let mut piece = [0u8; 4096];
         let len = piece.len().min(to.len.saturating_sub(done));
         let Some(room) = piece.get_mut(..len) else { return };
-        let got = Host.read_checked(from.wrapping_add(done), room);
+        let got = Beneath.read_checked(from.wrapping_add(done), room);
         assert_eq!(got, len, "the source is readable");
         let target = to.start.wrapping_add(done) as *mut u8;
         // SAFETY: the target lies in committed memory of this system, which the callers have checked; the piece is ours.

@@ -1,6 +1,6 @@
 //! A simulated system, for tests of what stands on [`Platform`].
 //!
-//! Memory is real memory of the host, always readable and writable underneath; a table keeps the state that a page
+//! Memory is real memory of the host (`beneath`), always readable and writable underneath; a table keeps the state that a page
 //! would have on a real system, and what changes content there changes it here. So a test may write where a program
 //! would have trapped, and asks the table instead ([`Sim::would_trap`]). Any call may be made to fail
 //! ([`Sim::fail_at`]), misuse is written down ([`Sim::violations`]), and the number of mappings is what a kernel
@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_macros, clippy::disallowed_methods)]
 #![allow(clippy::panic)] // `die_by_abort` and `exit_now` must not return
 
+mod beneath;
 mod faults;
 mod mappings;
 mod memory;

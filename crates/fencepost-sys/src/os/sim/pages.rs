@@ -4,8 +4,8 @@
 use core::ffi::CStr;
 
 use super::memory::Needs;
-use super::{Sim, lock};
-use crate::{Host, Limit, Memory, Pages, Range, VmError, VmResult, Wish};
+use super::{Sim, beneath::Beneath, lock};
+use crate::{Limit, Memory, Pages, Range, VmError, VmResult, Wish};
 
 /// Bytes in a simulated huge page.
 const HUGE: usize = 2 << 20;
@@ -45,7 +45,7 @@ unsafe impl Pages for Sim {
     }
 
     fn resident(&self, range: Range) -> VmResult<usize> {
-        Host.resident(range)
+        Beneath.resident(range)
     }
 
     fn why_refused(&self, _wish: Wish, len: usize) -> Limit {
@@ -57,6 +57,6 @@ unsafe impl Pages for Sim {
 
     unsafe fn run_on_stack(&self, stack: Range, work: extern "C" fn(usize), argument: usize) {
         // SAFETY: the caller's promises; simulated memory is real memory underneath.
-        unsafe { Host.run_on_stack(stack, work, argument) }
+        unsafe { Beneath.run_on_stack(stack, work, argument) }
     }
 }
