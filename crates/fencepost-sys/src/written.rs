@@ -5,6 +5,7 @@ use crate::{Range, VmResult};
 /// Pages that are being noted as they are written to. To be given back to [`Written::end_noting`].
 #[derive(Debug)]
 #[must_use = "the pages are noted until this is given back"]
+#[allow(dead_code, reason = "not every system notes pages")]
 pub struct Noting {
     pub(crate) range: Range,
     /// What the backend knows it by.

@@ -62,8 +62,6 @@ impl<P: Platform> Guard<P> {
             return false;
         }
         let [violated, tripped, watched] = self.seals.touched(buffer, access == AccessType::Write);
-        // Of those there was a word above.
-        let watched = watched.filter(|watch| !watch.is_by_hardware());
         if let Some(seal) = violated {
             self.count_hit(&seal);
             let case = self.case_of_call(ErrorKind::SealViolation, buffer, access, seal);
@@ -75,13 +73,17 @@ impl<P: Platform> Guard<P> {
             let case = self.case_of_call(ErrorKind::Tripwire, buffer, access, wire);
             self.report_once(setup, &case, &Frames::Here(anchor), true);
         }
+        // Of those by watchpoints there was a word above.
         let act = watched.map(|_| self.act(setup, anchor));
         let turn = self.take_turn();
-        if let (Some(watch), Some(act)) = (watched, act) {
-            self.count_hit(&watch);
-            let entry = Entry::of(watch.serial, act, buffer.start, 0, self.bytes_of(buffer));
-            // SAFETY: this thread has the turn.
-            unsafe { self.log.push(&entry) };
+        if let Some(act) = act {
+            let by_pages = |view: &SealView| !view.is_by_hardware();
+            for watch in self.seals.watches_of(buffer).filter(by_pages) {
+                self.count_hit(&watch);
+                let entry = Entry::of(watch.serial, act, buffer.start, 0, self.bytes_of(buffer));
+                // SAFETY: this thread has the turn.
+                unsafe { self.log.push(&entry) };
+            }
         }
         let page_bytes = setup.geometry().page();
         for start in (pages.start..pages.end()).step_by(page_bytes) {

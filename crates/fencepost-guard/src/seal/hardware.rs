@@ -172,8 +172,9 @@ impl<P: Platform> Guard<P> {
         };
         let part = watchpoints_of(view.exact).into_iter().flatten().find(|part| part.start == hit.address);
         let pc = if hit.late { 0 } else { pc };
-        self.note_shadow(&view, act, pc, Some(part.unwrap_or(view.exact)));
-        self.note_other_changes(view.serial, act, pc);
+        let part = part.unwrap_or(view.exact);
+        self.note_shadow(&view, act, pc, Some(part));
+        self.note_others(view.serial, act, pc, Some(part));
         drop(turn);
     }
 
@@ -200,11 +201,15 @@ impl<P: Platform> Guard<P> {
         true
     }
 
-    /// Notes the other watched ranges that one instruction has changed. With the turn.
-    fn note_other_changes(&self, noted: u32, act: Act, pc: usize) {
+    /// Notes the other watched ranges of which one instruction has written to `part`, or changed anything. With the turn.
+    fn note_others(&self, noted: u32, act: Act, pc: usize, part: Option<Range>) {
         for (_, seal) in self.seals.active() {
             let view = seal.view();
-            if view.serial != noted && view.is_by_hardware() && self.note_shadow(&view, act, pc, None) {
+            let written = part.filter(|part| overlap(view.exact, *part)).map(|part| {
+                let (start, end) = (part.start.max(view.exact.start), part.end().min(view.exact.end()));
+                Range { start, len: end.saturating_sub(start) }
+            });
+            if view.serial != noted && view.is_by_hardware() && self.note_shadow(&view, act, pc, written) {
                 self.count_hit(&view);
             }
         }
@@ -217,18 +222,13 @@ impl<P: Platform> Guard<P> {
             return;
         }
         let noted = pending.and_then(Pending::noted);
-        if let Some((serial, ..)) = noted
-            && let Some(shadow) = self.seals.shadows.of(serial)
-            && let Some((_, seal)) =
-                self.seals.active().find(|(_, seal)| seal.serial.load(Ordering::Relaxed) == serial)
-        {
-            let bytes = self.bytes_of(seal.view().exact);
-            // SAFETY: the caller has the turn.
-            let _noted = unsafe { shadow.replace(bytes) };
+        if let Some(pending) = pending.filter(|_| noted.is_some()) {
+            // All watches of these bytes have their notes.
+            self.refresh_shadows(pending.touched());
         }
         // Where nothing else was to be said of the step its stack was not walked.
         let (serial, act, pc) = noted.unwrap_or((0, self.act_without_stack(setup), 0));
-        self.note_other_changes(serial, act, pc);
+        self.note_others(serial, act, pc, None);
     }
 
     /// Notes that the kernel is about to write to watched bytes, where watchpoints do not see that. Says whether any are

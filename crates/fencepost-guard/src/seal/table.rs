@@ -156,6 +156,12 @@ impl Seals {
         found
     }
 
+    /// The watches of some bytes. Takes no lock.
+    pub(super) fn watches_of(&self, bytes: Range) -> impl Iterator<Item = SealView> {
+        let views = self.active().map(|(_, seal)| seal.view());
+        views.filter(move |view| view.purpose == Purpose::Watch && overlap(view.exact, bytes))
+    }
+
     /// What the entries leave allowed of a page; `None` when none holds it. Takes no lock.
     pub(crate) fn allowed(&self, page: Range) -> Option<Protection> {
         let holds = |view: &SealView| !view.is_by_hardware() && overlap(view.pages, page);

@@ -192,6 +192,12 @@ impl<P: Platform> Guard<P> {
             entry.new = new;
             // SAFETY: the caller has the turn.
             unsafe { self.log.push(entry) };
+            // Watches may overlap: each has its note.
+            for view in self.seals.watches_of(pending.touched).filter(|view| view.serial != entry.serial) {
+                self.count_hit(&view);
+                // SAFETY: as above.
+                unsafe { self.log.push(&Entry { serial: view.serial, ..*entry }) };
+            }
         }
         let Some(Report { case, is_deadly, .. }) = &mut pending.report else { return };
         let Some(seal) = case.seal.as_mut().filter(|seal| !seal.old.is_empty()) else { return };

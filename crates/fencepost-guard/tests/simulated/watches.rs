@@ -216,3 +216,36 @@ fn what_a_step_changes_under_a_watchpoint_is_noted_with_it() {
     world.guard.unseal(seal, || ());
     world.guard.unseal(ticket, || ());
 }
+
+#[test]
+fn watches_that_overlap_have_a_note_each() {
+    let world = World::new("");
+    world.guard.start_log().expect("memory");
+    let address = world.block(64, 8);
+    let by_page = |len| world.guard.seal_block(Purpose::Watch, address, len, 0).expect("watched");
+    let pages = [by_page(64), by_page(8)];
+    let points =
+        [watched(world, address, 8), watched(world, address, 16)].map(|ticket| ticket.expect("watched"));
+    let mut written = fault(address + 4, AccessType::Write);
+    written.size = Some(4);
+    assert_eq!(world.begin(&written), Verdict::Step);
+    poke(address + 4, 0x77);
+    assert!(world.sim().step_ends(written.pc + 3).is_some());
+    for ticket in pages.iter().chain(&points) {
+        let noted = changes(world, ticket);
+        assert_eq!((noted.len(), world.guard.hits(ticket)), (1, 1));
+        assert_eq!((noted[0].address, noted[0].new.as_slice()[0]), (address + 4, 0x77));
+    }
+    pages.into_iter().for_each(|ticket| world.guard.unseal(ticket, || ()));
+    assert!(write(world, address + 1, 0, false), "the same value: only where it was written is known");
+    for ticket in &points {
+        assert_eq!((changes(world, ticket).len(), world.guard.hits(ticket)), (2, 2));
+    }
+    world.guard.check_buffer(address, 8, AccessType::Write, 0);
+    world.guard.after_call();
+    for ticket in points {
+        assert_eq!(changes(world, &ticket).len(), 3);
+        world.guard.unseal(ticket, || ());
+    }
+    world.sim().assert_no_violations();
+}

@@ -92,7 +92,11 @@ pub(super) fn forget_vectored() {
 
 /// Treats what a system call filter may not know as missing from now on.
 pub(super) fn expect_filter() {
-    let unusual = Feature::Markers as u32 | Feature::Vectored as u32 | Feature::ProcessVmReadv as u32;
+    let unusual = Feature::Markers as u32
+        | Feature::Vectored as u32
+        | Feature::ProcessVmReadv as u32
+        | Feature::Watchpoints as u32
+        | Feature::Scan as u32;
     DENIED.fetch_or(unusual, Ordering::Relaxed);
     forget_vectored();
 }
