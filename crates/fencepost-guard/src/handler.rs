@@ -59,8 +59,10 @@ impl<P: Platform> Guard<P> {
             return verdict;
         }
         if let Found::Outside = self.heap.find(setup.geometry(), address) {
-            // A seal may have ended between the fault and now: the instruction runs once more.
-            if fault.access != AccessType::Execute && self.seals.were_used() && self.is_doubt_new(address) {
+            // A seal may have ended between the fault and now: the instruction runs once more. Where that finds the page open,
+            // only if it can have been ours.
+            let can_be_ours = self.seals.were_used() && (!fault.once || self.seals.had_tripwire(address));
+            if fault.access != AccessType::Execute && can_be_ours && self.is_doubt_new(address) {
                 return Verdict::Resume;
             }
             if let Some(region) = (self.hooks.region)(address) {

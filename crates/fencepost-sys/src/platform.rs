@@ -8,7 +8,9 @@ use core::sync::atomic::AtomicU32;
 
 use fencepost_record::{Module, Registers};
 
-use crate::{Loader, Mappings, Missing, MissingOffer, Moved, Names, OnFault, Range, Stepping, Watchpoints};
+use crate::{
+    Loader, Mappings, Missing, MissingOffer, Moved, Names, OnFault, Protection, Range, Stepping, Watchpoints,
+};
 
 /// Why a call to the system failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +38,6 @@ impl core::fmt::Display for VmError {
 
 /// Result of a call to the system.
 pub type VmResult<T = ()> = Result<T, VmError>;
-
-/// What a page lets a program do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protection {
-    /// Nothing.
-    None,
-    /// Nothing, for an alarm at the first access: the system may have opened the page when the fault is told.
-    Once,
-    /// Read.
-    Read,
-    /// Read and write.
-    ReadWrite,
-}
 
 /// What the system was seen to offer. Proved by use, never believed from a version or a return code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -353,6 +342,8 @@ pub struct Fault {
     pub others: bool,
     /// Whether the page is open to another thread's step, and to nobody else until that has ended.
     pub held: bool,
+    /// Whether the access finds its page open when it is made again: the system's own alarm ([`Protection::Once`]).
+    pub once: bool,
     /// What is left of the copy or filling that one repeated instruction makes, where it is one.
     pub repeated: Option<fencepost_record::CopyInfo>,
 }

@@ -172,6 +172,13 @@ impl Seals {
         })
     }
 
+    /// Whether there was a tripwire on the page of an address, as far as that is known.
+    pub(crate) fn had_tripwire(&self, address: usize) -> bool {
+        let used = self.used.load(Ordering::Acquire);
+        let mut views = self.table.iter().take(used).map(Seal::view);
+        views.any(|view| view.purpose == Purpose::Tripwire && view.pages.contains(address))
+    }
+
     /// Whether other entries than those with exactly these pages hold some of them.
     pub(super) fn are_shared(&self, pages: Range) -> bool {
         self.active().map(|(_, seal)| seal.view().pages).any(|other| other != pages && overlap(other, pages))

@@ -52,6 +52,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
         registers: listed,
         others,
         held: false,
+        once: false,
         repeated: None,
     };
     if fault.sent {

@@ -9,11 +9,13 @@ use windows_sys::Win32::Foundation::{
 };
 use windows_sys::Win32::System::Diagnostics::Debug::{CONTEXT, EXCEPTION_RECORD};
 
-use super::decode_x86_64::{Decoded, Operand, State, decode};
+use super::decode_x86_64::{Decoded, Operand, State, decode, repeated};
 use crate::{Fault, Host, Memory};
 
 /// The longest instruction.
 const INSTRUCTION_MAX: usize = 15;
+/// Repeated instructions go downwards.
+const DIRECTION_FLAG: u32 = 0x400;
 /// What the system says where the processor told no address (a non-canonical one).
 const NO_ADDRESS: usize = usize::MAX;
 
@@ -61,6 +63,7 @@ pub(in crate::os) fn fault(
         registers,
         others,
         held: false,
+        once: record.ExceptionCode == EXCEPTION_GUARD_PAGE,
         repeated: None,
     };
     if record.ExceptionCode == EXCEPTION_STACK_OVERFLOW {
@@ -69,7 +72,12 @@ pub(in crate::os) fn fault(
         fault.access = AccessType::Write;
         return fault;
     }
-    let decoded = decode_at(fault.pc, numbered(context));
+    let mut code = [0u8; INSTRUCTION_MAX];
+    let len = Host.read_checked(fault.pc, &mut code);
+    let code = code.get(..len).unwrap_or(&[]);
+    let state = State { general: numbered(context), pc: fault.pc as u64 };
+    let decoded = decode(code, &state);
+    fault.repeated = repeated(code, &state, context.EFlags & DIRECTION_FLAG != 0);
     complete(&mut fault, decoded.as_ref());
     fault
 }
@@ -127,12 +135,6 @@ pub(in crate::os) fn set_general(context: &mut CONTEXT, registers: &[u64; GENERA
     (context.R8, context.R9, context.R10, context.R11) = (r8, r9, r10, r11);
     (context.R12, context.R13, context.R14, context.R15) = (r12, r13, r14, r15);
     (context.Rip, context.EFlags) = (ip, flags as u32);
-}
-
-fn decode_at(pc: usize, general: [u64; 16]) -> Option<Decoded> {
-    let mut code = [0u8; INSTRUCTION_MAX];
-    let len = Host.read_checked(pc, &mut code);
-    decode(code.get(..len)?, &State { general, pc: pc as u64 })
 }
 
 /// Adds what the instruction tells: the size and the start of the access, and the address where the system had none.

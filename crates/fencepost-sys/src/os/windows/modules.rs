@@ -14,8 +14,10 @@ const ENTRIES_MAX: usize = 512;
 /// The longest path that is kept, in words.
 const PATH_MAX: usize = 256;
 
-/// `PEB.Ldr`.
+/// `PEB.Ldr` and `PEB.ProcessParameters`, and of these `ImagePathName`.
 const LOADER: usize = 0x18;
+const PARAMETERS: usize = 0x20;
+const IMAGE: usize = 0x60;
 /// `PEB_LDR_DATA.InLoadOrderModuleList`.
 const LIST: usize = 0x10;
 /// `DllBase`, `SizeOfImage` and `FullDllName` of an entry, which begins with its links.
@@ -63,18 +65,8 @@ pub fn is_in_this_object(address: usize) -> bool {
 fn module_at(entry: usize) -> Option<Module> {
     let start = word(entry.wrapping_add(BASE))?;
     let size = word(entry.wrapping_add(SIZE))? & 0xffff_ffff;
-    // The length in bytes comes first, the address 8 bytes on.
-    let len = word(entry.wrapping_add(NAME))? & 0xffff;
-    let name = word(entry.wrapping_add(NAME).wrapping_add(8))?;
-    let mut wide = [0u8; PATH_MAX.saturating_mul(2)];
-    let room = wide.get_mut(..len.min(PATH_MAX.saturating_mul(2)))?;
-    let got = Host.read_checked(name, room);
-    let words = wide.get(..got)?.chunks_exact(2).map(|pair| match pair {
-        [low, high] => u16::from_le_bytes([*low, *high]),
-        _ => 0,
-    });
     let mut path = [0u8; 240];
-    let len = text::to_utf8(words, &mut path);
+    let len = string_at(entry.wrapping_add(NAME), &mut path)?;
     let start = start as u64;
     Some(Module {
         start,
@@ -85,4 +77,24 @@ fn module_at(entry: usize) -> Option<Module> {
         build_id: [0; 20],
         build_id_len: 0,
     })
+}
+
+/// Copies the path of the executable, as the process was started with it: `GetModuleFileNameW` would wait for the loader.
+pub(super) fn executable(into: &mut [u8]) -> usize {
+    let parameters = word(teb::process_block().wrapping_add(PARAMETERS));
+    parameters.and_then(|parameters| string_at(parameters.wrapping_add(IMAGE), into)).unwrap_or(0)
+}
+
+/// The system's own form of a string: the length in bytes, and 8 bytes on the address.
+fn string_at(address: usize, into: &mut [u8]) -> Option<usize> {
+    let len = word(address)? & 0xffff;
+    let start = word(address.wrapping_add(8))?;
+    let mut wide = [0u8; PATH_MAX.saturating_mul(2)];
+    let room = wide.get_mut(..len.min(PATH_MAX.saturating_mul(2)))?;
+    let got = Host.read_checked(start, room);
+    let words = wide.get(..got)?.chunks_exact(2).map(|pair| match pair {
+        [low, high] => u16::from_le_bytes([*low, *high]),
+        _ => 0,
+    });
+    Some(text::to_utf8(words, into))
 }

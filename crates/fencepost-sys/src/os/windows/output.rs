@@ -14,7 +14,6 @@ use windows_sys::Win32::System::Console::{
 };
 use windows_sys::Win32::System::Environment::GetCommandLineW;
 use windows_sys::Win32::System::IO::OVERLAPPED;
-use windows_sys::Win32::System::LibraryLoader::GetModuleFileNameW;
 use windows_sys::Win32::System::Threading::Sleep;
 
 use super::memory::last_error;
@@ -157,11 +156,7 @@ impl Output for Host {
     }
 
     fn executable(&self, into: &mut [u8]) -> usize {
-        let _kept = Kept::new();
-        let mut path = [0u16; PATH_MAX];
-        // SAFETY: the call writes at most as many words as are announced.
-        let len = unsafe { GetModuleFileNameW(null_mut(), path.as_mut_ptr(), PATH_MAX as u32) } as usize;
-        text::to_utf8(path.get(..len).unwrap_or(&[]).iter().copied(), into)
+        modules::executable(into)
     }
 
     /// The command line taken apart by the rules of the C runtime, by which programs read it.

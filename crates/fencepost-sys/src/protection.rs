@@ -1,0 +1,14 @@
+//! What pages allow.
+
+/// What a page lets a program do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Nothing.
+    None,
+    /// Nothing, for an alarm at the first access: the system may have opened the page when the fault is told.
+    Once,
+    /// Read.
+    Read,
+    /// Read and write.
+    ReadWrite,
+}
