@@ -39,6 +39,16 @@ fn other_fields_of_a_hot_page_cost_nothing_under_watchpoints() {
 }
 
 #[test]
+fn help_says_what_watchpoints_there_are() {
+    let said =
+        |deny: &str| victim("watch hot").options("help=1").environment("FENCEPOST_DENY", deny).run().stderr;
+    let (with, without) = (said("watch-kernel"), said("watchpoints"));
+    assert!(without.contains("hardware watchpoints: none: forbidden to this process"), "{without}");
+    let there = "hardware watchpoints: four a thread; what the kernel writes in system calls is not seen";
+    assert_eq!(with.contains(there), has_watchpoints(), "{with}");
+}
+
+#[test]
 fn a_watchpoint_is_set_on_any_bytes_and_pages_are_closed_only_where_they_may_be() {
     let notes = "5 -> 6 by \"main\"\ncount 1 lost 0\n1 -> 4 by \"main\"\ncount 1 lost 0\nlocal 4\nsurvived\n";
     if has_watchpoints() {

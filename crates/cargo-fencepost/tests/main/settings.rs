@@ -96,6 +96,7 @@ fn doctor_tries_every_engine() {
         "engine mprotect",
         "vm.max_map_count",
         "seccomp",
+        "hardware watchpoints",
     ] {
         assert!(ran.stdout.contains(what), "{what}: {}", ran.stdout);
     }
