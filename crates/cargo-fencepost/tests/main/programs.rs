@@ -73,6 +73,13 @@ fn what_cannot_be_guarded_is_said_with_what_to_do() {
         let ran = fencepost("exec --").then([&program]).run();
         ran.ends_with(3).says("not guarded: ").says("linked statically").says("build it with GuardedAlloc");
     }
+    // As the wrapper `musl-gcc` calls the compiler, where there is one.
+    let folder = std::env::temp_dir().join(made("musl"));
+    let flags = ["-specs", "/usr/lib/x86_64-linux-musl/musl-gcc.specs"];
+    if let Some(program) = c_program(&folder, OVERRUN, &flags) {
+        let ran = fencepost("exec --").then([&program]).run();
+        ran.ends_with(3).says("not guarded: ").says("it is built for musl").says("or with GuardedAlloc");
+    }
     let own = "#include <stddef.h>\nstatic char room[1 << 16];\nstatic size_t used;\n\
                void *malloc(size_t size) { void *at = room + used; used += (size + 15) & ~15ul; return at; }\n\
                void free(void *at) { (void)at; }\nint main(void) { return malloc(8) == NULL; }\n";

@@ -105,6 +105,14 @@ fn call_of_data_dies() {
     }
 }
 
+/// By an instruction whose meaning the decoder does not claim to know: what it does, the processor's word alone tells.
+#[cfg(target_arch = "aarch64")]
+fn told_by_the_syndrome() {
+    let border = prepare(describe_and_die);
+    // SAFETY: it is not, on purpose.
+    unsafe { core::arch::asm!("st1 {{v0.16b}}, [{}]", in(reg) border) };
+}
+
 #[cfg(target_arch = "x86_64")]
 fn non_canonical_write() {
     prepare(describe_and_die);
@@ -278,6 +286,12 @@ pub(crate) fn scenes() -> Vec<Scene> {
             &["11 read border+0 Some(8) decoded=false sent=false others=false"]),
         ("call_of_data_dies", call_of_data_dies, segv(),
             &["11 execute border+16 None decoded=false sent=false others=false"]),
+        // An emulator of programs hands no syndrome on.
+        #[cfg(target_arch = "aarch64")]
+        ("told_by_the_syndrome", told_by_the_syndrome, segv(), match std::env::var("FENCEPOST_TEST_RUNNER").as_deref() {
+            Err(_) | Ok("") => &["11 write border+0 None decoded=false sent=false others=false"],
+            _ => &["11 none border+0 None decoded=false sent=false others=false"],
+        }),
         #[cfg(target_arch = "x86_64")]
         ("non_canonical_write", non_canonical_write, segv(),
             &["11 write 0xdead000000000010 Some(2) decoded=true sent=false others=false"]),
