@@ -146,24 +146,26 @@ impl<P: Platform> Guard<P> {
             slot.seals.fetch_add(1, Ordering::AcqRel);
         }
         // The entry is there before a fault can ask for it.
-        let added = self.seals.add(purpose, pages, exact, act, slot);
+        let added = self.seals.add(&self.platform, purpose, pages, exact, act, slot);
         let closed = match added {
-            Some((index, serial)) => match self.put_in_force(pages) {
+            Ok(Some((index, serial))) => match self.put_in_force(pages, alone(slot, purpose)) {
                 Ok(()) => Ok(SealTicket { index, serial, pages }),
                 Err(error) => {
-                    if let Some(seal) = self.seals.table.get(index) {
+                    if let Some(seal) = self.seals.entry(index) {
                         seal.serial.store(0, Ordering::Release);
+                        self.seals.give_back(index);
                     }
                     Err(SealFailure::System(error))
                 }
             },
-            None => Err(SealFailure::TooMany),
+            Ok(None) => Err(SealFailure::TooMany),
+            Err(error) => Err(SealFailure::System(error)),
         };
         if closed.is_err() {
             if let Some(slot) = slot {
                 slot.seals.fetch_sub(1, Ordering::AcqRel);
             }
-            self.reopen(pages);
+            self.reopen(pages, None);
         }
         drop(held);
         drop(turn);
@@ -188,13 +190,13 @@ impl<P: Platform> Guard<P> {
     /// Ends a seal, a watch or a tripwire. Its pages become writable, except those that another holds; `restore` then
     /// puts back what else other memory allowed before.
     pub fn unseal(&self, ticket: SealTicket, restore: impl FnOnce()) {
-        let Some(seal) = self.seals.table.get(ticket.index) else { return };
+        let Some(seal) = self.seals.entry(ticket.index) else { return };
         let turn = self.take_turn();
         let held = self.seals.lock.hold(&self.platform);
         // A block that was freed in spite of its seals ended them, and the entry may serve another by now. A tripwire
         // that has fired has ended itself.
         if seal.serial.load(Ordering::Acquire) == ticket.serial {
-            self.end_seal(seal);
+            self.end_seal(ticket.index, seal);
         }
         restore();
         drop(held);
@@ -203,12 +205,12 @@ impl<P: Platform> Guard<P> {
 
     /// How often the memory of a ticket was touched in the way that it is for.
     pub fn hits(&self, ticket: &SealTicket) -> u32 {
-        self.seals.table.get(ticket.index).map_or(0, |seal| seal.hits.load(Ordering::Acquire))
+        self.seals.entry(ticket.index).map_or(0, |seal| seal.hits.load(Ordering::Acquire))
     }
 
     /// Waits until the memory of a ticket is touched for the first time; may come back before that.
     pub fn wait_for_hit(&self, ticket: &SealTicket) {
-        if let Some(seal) = self.seals.table.get(ticket.index) {
+        if let Some(seal) = self.seals.entry(ticket.index) {
             self.platform.wait(&seal.hits, 0);
         }
     }
@@ -219,25 +221,38 @@ impl<P: Platform> Guard<P> {
         taken.then_some(Turn { guard: self })
     }
 
-    fn end_seal(&self, seal: &Seal) {
+    fn end_seal(&self, index: usize, seal: &Seal) {
         let pages = seal.view().pages;
         let serial = seal.serial.swap(0, Ordering::AcqRel);
         self.end_watchpoints(serial);
-        self.release_slot(seal);
-        self.reopen(pages);
+        let slot = self.release_slot(seal);
+        self.seals.give_back(index);
+        self.seals.trim();
+        let is_last = slot.is_some_and(|slot| slot.seals.load(Ordering::Acquire) == 0);
+        self.reopen(pages, is_last.then_some(Protection::ReadWrite));
     }
 
-    fn release_slot(&self, seal: &Seal) {
-        let slot = seal.slot.swap(0, Ordering::AcqRel);
-        if slot != 0 {
-            // SAFETY: a seal's `slot` is the address of a record in the heap's table, which is never given back.
-            let slot = unsafe { &*(slot as *const Slot) };
+    /// The record of an entry's block, which it holds no longer.
+    fn release_slot(&self, seal: &Seal) -> Option<&'static Slot> {
+        let slot = seal.block();
+        if seal.slot.swap(0, Ordering::AcqRel) == 0 {
+            return None;
+        }
+        if let Some(slot) = slot {
             slot.seals.fetch_sub(1, Ordering::AcqRel);
         }
+        slot
     }
 
-    /// Makes pages allow what the entries that hold them leave. Under the turn.
-    fn put_in_force(&self, pages: Range) -> VmResult {
+    /// Makes pages allow what the entries that hold them leave; `known` is that, where it is known without a look
+    /// through all entries. Under the turn.
+    fn put_in_force(&self, pages: Range, known: Option<Protection>) -> VmResult {
+        if let Some(allowed) = known
+            && pages.len != 0
+        {
+            // SAFETY: as below.
+            return unsafe { self.set_allowed(pages, allowed) };
+        }
         // Page by page only where another entry holds some of them.
         let step = if self.seals.are_shared(pages) { self.platform.page_size() } else { pages.len };
         for start in (pages.start..pages.end()).step_by(step.max(1)) {
@@ -250,8 +265,8 @@ impl<P: Platform> Guard<P> {
         Ok(())
     }
 
-    fn reopen(&self, pages: Range) {
-        if self.put_in_force(pages).is_err() {
+    fn reopen(&self, pages: Range, known: Option<Protection>) {
+        if self.put_in_force(pages, known).is_err() {
             self.complain(format_args!("sealed memory at {:#x} could not be opened again", pages.start));
         }
     }
@@ -261,9 +276,9 @@ impl<P: Platform> Guard<P> {
         let turn = self.take_turn();
         let held = self.seals.lock.hold(&self.platform);
         let address = core::ptr::from_ref(slot) as usize;
-        for (_, seal) in self.seals.active().filter(|(_, seal)| seal.slot.load(Ordering::Relaxed) == address)
-        {
-            self.end_seal(seal);
+        let held_by = |entry: &(usize, &Seal)| entry.1.slot.load(Ordering::Relaxed) == address;
+        for (index, seal) in self.seals.active().filter(held_by) {
+            self.end_seal(index, seal);
         }
         drop(held);
         drop(turn);
@@ -290,4 +305,10 @@ impl<P: Platform> Guard<P> {
             _ => None,
         }
     }
+}
+
+/// What the pages of a block allow whose only entry is for this; `None` where there are more. A block's pages are its
+/// own, so that no other entry holds them.
+fn alone(slot: Option<&Slot>, purpose: Purpose) -> Option<Protection> {
+    slot.filter(|slot| slot.seals.load(Ordering::Acquire) == 1).map(|_| purpose.leaves())
 }

@@ -39,7 +39,8 @@ impl<T> Sealed<T> {
         let anchor = here();
         let system = |error: fencepost_memory::MemoryError| SealError::System(Box::new(error));
         let page = fencepost_memory::page_size();
-        let bytes = size_of::<T>().max(1).checked_next_multiple_of(page).ok_or(SealError::TooMany)?;
+        let too_large = || SealError::System("the value is too large".into());
+        let bytes = size_of::<T>().max(1).checked_next_multiple_of(page).ok_or_else(too_large)?;
         let mut pages =
             Reservation::builder(bytes).align(align_of::<T>().max(page)).reserve().map_err(system)?;
         pages.commit(0..bytes).map_err(system)?;

@@ -67,7 +67,9 @@ impl fmt::Display for SealError {
                 )
             }
             SealError::NotWritable => f.write_str("part of the range is not mapped readable and writable"),
-            SealError::TooMany => f.write_str("too many seals are held at once"),
+            SealError::TooMany => f.write_str(
+                "32,768 seals, watches and tripwires are held, which is the most at once: end some, or close larger ranges",
+            ),
             SealError::System(error) => write!(f, "the system refused: {error}"),
         }
     }

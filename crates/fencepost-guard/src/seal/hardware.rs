@@ -106,7 +106,7 @@ impl<P: Platform> Guard<P> {
         let held = self.seals.lock.hold(&self.platform);
         let shadow = self.seals.shadows.of(0)?;
         // Its own pages stay open, so it has none.
-        let (index, serial) = self.seals.add(Purpose::Watch, Range::default(), exact, act, slot)?;
+        let (index, serial) = self.seals.add(&self.platform, Purpose::Watch, Range::default(), exact, act, slot).ok()??;
         if let Some(slot) = slot {
             slot.seals.fetch_add(1, Ordering::AcqRel);
         }
@@ -117,8 +117,8 @@ impl<P: Platform> Guard<P> {
         // SAFETY: this thread has the turn.
         let _before = unsafe { shadow.replace(bytes) };
         let works = armed.is_ok() && bytes.as_slice().len() == exact.len;
-        if !works && let Some(seal) = self.seals.table.get(index) {
-            self.end_seal(seal);
+        if !works && let Some(seal) = self.seals.entry(index) {
+            self.end_seal(index, seal);
         }
         drop(held);
         drop(turn);
@@ -285,12 +285,12 @@ impl<P: Platform> Guard<P> {
         }
         let turn = self.take_turn();
         let held = self.seals.lock.hold(&self.platform);
-        for (_, seal) in self.seals.active() {
+        for (index, seal) in self.seals.active() {
             let view = seal.view();
             if view.is_by_hardware() {
                 self.platform.disarm_watchpoints(view.serial);
                 if self.platform.arm_watchpoints(view.exact, view.serial).is_err() {
-                    self.fall_back(setup, seal);
+                    self.fall_back(setup, index, seal);
                 }
             }
         }
@@ -306,26 +306,26 @@ impl<P: Platform> Guard<P> {
         let turn = self.take_turn();
         let held = self.seals.lock.hold(&self.platform);
         let entry = self.seals.active().find(|(_, seal)| seal.serial.load(Ordering::Relaxed) == serial);
-        if let Some((_, seal)) = entry.filter(|(_, seal)| seal.view().is_by_hardware()) {
-            self.fall_back(setup, seal);
+        if let Some((index, seal)) = entry.filter(|(_, seal)| seal.view().is_by_hardware()) {
+            self.fall_back(setup, index, seal);
         }
         drop(held);
         drop(turn);
     }
 
     /// Goes on with a watch by closing its pages, if they are its block's own. Under the turn and the seals' lock.
-    fn fall_back(&self, setup: &Setup, seal: &Seal) {
+    fn fall_back(&self, setup: &Setup, index: usize, seal: &Seal) {
         let view = seal.view();
         let start = view.exact.start;
         if seal.slot.load(Ordering::Relaxed) == 0 {
-            self.end_seal(seal);
+            self.end_seal(index, seal);
             self.complain(format_args!("the watch at {start:#x} has ended: its watchpoints are gone"));
             return;
         }
         self.end_watchpoints(view.serial);
         let pages = setup.geometry().pages_of(start, view.exact.len);
         seal.close(pages);
-        if self.put_in_force(pages).is_err() {
+        if self.put_in_force(pages, None).is_err() {
             self.complain(format_args!("the watch at {start:#x} sees nothing any more"));
         } else {
             self.complain(format_args!(

@@ -9,6 +9,7 @@ use core::sync::atomic::Ordering;
 
 use fencepost_sys::{Platform, Protection, Range, VmError, VmResult};
 
+use super::{SealView, alone};
 use crate::runtime::Guard;
 use crate::span::Zone;
 
@@ -66,8 +67,9 @@ impl<P: Platform> Guard<P> {
         }
         let turn = self.take_turn();
         for (_, seal) in self.seals.active() {
-            let pages = seal.view().pages;
-            if self.is_registered(pages) && self.put_in_force(pages).is_err() {
+            let SealView { pages, purpose, .. } = seal.view();
+            let known = alone(seal.block(), purpose);
+            if self.is_registered(pages) && self.put_in_force(pages, known).is_err() {
                 self.complain(format_args!("sealed memory at {:#x} is open", pages.start));
             }
         }

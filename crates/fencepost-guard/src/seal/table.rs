@@ -1,19 +1,21 @@
 //! The table of memory under a seal, a watch or a tripwire, as the fault handler finds it.
 //!
-//! Small and fixed, looked through without a lock: an entry's `serial` word is stored last (Release) when it is made and
-//! first when it ends. Who writes has the seals' lock, but for a tripwire, which its own fault ends.
+//! Looked through without a lock: an entry's `serial` word is stored last (Release) when it is made and first when it
+//! ends. Who writes has the seals' lock, but for a tripwire, which its own fault ends. The table is reserved when it is
+//! first needed and committed as it grows, so that programs without seals have none.
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use fencepost_record::Bytes;
-use fencepost_sys::{Protection, Range};
+use fencepost_sys::{Memory, Protection, Range, VmResult};
 
 use super::hardware::Shadows;
 use crate::lock::Lock;
+use crate::region::Region;
 use crate::slot::{Act, Slot};
 
-/// Entries at once.
-const SEALS: usize = 1024;
+/// Entries at once: fewer than a block's own count of them (`Slot::seals`) can tell.
+pub(crate) const SEALS: usize = 1 << 15;
 
 /// What an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,11 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// What pages allow that are closed for this.
+    pub(super) fn leaves(self) -> Protection {
+        if self == Purpose::Tripwire { Protection::Once } else { Protection::Read }
+    }
+
     fn of_number(number: u32) -> Purpose {
         match number {
             1 => Purpose::Watch,
@@ -57,10 +64,14 @@ pub(super) struct Seal {
 
 /// All entries.
 pub(crate) struct Seals {
-    pub(super) table: [Seal; SEALS],
+    table: Region,
     pub(super) lock: Lock,
     /// Entries ever used; none past it is in force.
     used: AtomicUsize,
+    /// The most that it was.
+    ever: AtomicUsize,
+    /// No entry before it is free.
+    full: AtomicUsize,
     serials: AtomicU32,
     /// Whether pages that the engine has registered were ever closed by their mapping.
     pub(super) by_mapping: AtomicU32,
@@ -89,24 +100,12 @@ pub(super) fn overlap(one: Range, other: Range) -> bool {
 
 impl Seals {
     pub(crate) const fn new() -> Self {
-        #[expect(clippy::declare_interior_mutable_const, reason = "a pattern to repeat, not a place")]
-        const NONE: Seal = Seal {
-            serial: AtomicU32::new(0),
-            purpose: AtomicU32::new(0),
-            pages_start: AtomicUsize::new(0),
-            pages_len: AtomicUsize::new(0),
-            start: AtomicUsize::new(0),
-            len: AtomicUsize::new(0),
-            trace: AtomicU32::new(0),
-            thread: AtomicU32::new(0),
-            ms: AtomicU32::new(0),
-            hits: AtomicU32::new(0),
-            slot: AtomicUsize::new(0),
-        };
         Seals {
-            table: [const { NONE }; SEALS],
+            table: Region::new(),
             lock: Lock::new(),
             used: AtomicUsize::new(0),
+            ever: AtomicUsize::new(0),
+            full: AtomicUsize::new(0),
             serials: AtomicU32::new(0),
             by_mapping: AtomicU32::new(0),
             shadows: Shadows::new(),
@@ -123,9 +122,17 @@ impl Seals {
         self.used.load(Ordering::Relaxed) != 0
     }
 
-    pub(super) fn active(&self) -> impl Iterator<Item = (usize, &Seal)> {
+    /// The entry with a number, in force or not.
+    pub(super) fn entry(&self, index: usize) -> Option<&'static Seal> {
+        // SAFETY: the region holds nothing but entries, which are atomic numbers only: zeroed ones are in force nowhere.
+        unsafe { self.table.get(index) }
+    }
+
+    pub(super) fn active(&self) -> impl Iterator<Item = (usize, &'static Seal)> {
         let used = self.used.load(Ordering::Acquire);
-        self.table.iter().take(used).enumerate().filter(|(_, seal)| seal.serial.load(Ordering::Acquire) != 0)
+        (0..used)
+            .filter_map(|index| self.entry(index).map(|seal| (index, seal)))
+            .filter(|(_, seal)| seal.serial.load(Ordering::Acquire) != 0)
     }
 
     /// The seal that holds some of the block of a record. Takes no lock.
@@ -167,15 +174,15 @@ impl Seals {
         let holds = |view: &SealView| !view.is_by_hardware() && overlap(view.pages, page);
         let holders = self.active().map(|(_, seal)| seal.view()).filter(holds);
         holders.fold(None, |allowed, view| match (allowed, view.purpose) {
-            (Some(Protection::Once), _) | (_, Purpose::Tripwire) => Some(Protection::Once),
-            _ => Some(Protection::Read),
+            (Some(Protection::Once), _) => Some(Protection::Once),
+            (_, purpose) => Some(purpose.leaves()),
         })
     }
 
     /// Whether there was a tripwire on the page of an address, as far as that is known.
     pub(crate) fn had_tripwire(&self, address: usize) -> bool {
-        let used = self.used.load(Ordering::Acquire);
-        let mut views = self.table.iter().take(used).map(Seal::view);
+        let ever = self.ever.load(Ordering::Acquire);
+        let mut views = (0..ever).filter_map(|index| self.entry(index)).map(Seal::view);
         views.any(|view| view.purpose == Purpose::Tripwire && view.pages.contains(address))
     }
 
@@ -184,17 +191,54 @@ impl Seals {
         self.active().map(|(_, seal)| seal.view().pages).any(|other| other != pages && overlap(other, pages))
     }
 
-    /// Puts an entry in force; its place and serial number.
-    pub(super) fn add(
+    /// Room for one entry more, in memory that is there; `None` when all are held. Under the lock.
+    fn room<M: Memory>(&self, memory: &M) -> VmResult<Option<usize>> {
+        let used = self.used.load(Ordering::Relaxed);
+        let is_free =
+            |index: &usize| self.entry(*index).is_some_and(|seal| seal.serial.load(Ordering::Relaxed) == 0);
+        let index = (self.full.load(Ordering::Relaxed)..used).find(is_free).unwrap_or(used);
+        // An entry may have ended unseen while the mark was moved.
+        let index = if index < SEALS { Some(index) } else { (0..used).find(is_free) };
+        let Some(index) = index else { return Ok(None) };
+        if self.table.range().len == 0 {
+            self.table.reserve(memory, SEALS.wrapping_mul(size_of::<Seal>()))?;
+        }
+        self.table.ensure(memory, index.wrapping_add(1).wrapping_mul(size_of::<Seal>()))?;
+        Ok(Some(index))
+    }
+
+    /// The place of an entry that has ended is free. Takes no lock: a tripwire's fault ends it.
+    pub(super) fn give_back(&self, index: usize) {
+        self.full.fetch_min(index, Ordering::Relaxed);
+    }
+
+    /// Forgets free places at the end, so that nobody looks through them. Under the lock.
+    pub(super) fn trim(&self) {
+        let mut used = self.used.load(Ordering::Relaxed);
+        while let Some(last) = used.checked_sub(1)
+            && last != 0
+            && self.entry(last).is_some_and(|seal| seal.serial.load(Ordering::Relaxed) == 0)
+        {
+            used = last;
+        }
+        self.used.store(used, Ordering::Release);
+    }
+
+    /// Puts an entry in force; its place and serial number, or `None` when all are held.
+    ///
+    /// # Errors
+    /// The system's, for want of memory.
+    pub(super) fn add<M: Memory>(
         &self,
+        memory: &M,
         purpose: Purpose,
         pages: Range,
         exact: Range,
         act: Act,
         slot: Option<&Slot>,
-    ) -> Option<(usize, u32)> {
-        let index = self.table.iter().position(|seal| seal.serial.load(Ordering::Relaxed) == 0)?;
-        let seal = self.table.get(index)?;
+    ) -> VmResult<Option<(usize, u32)>> {
+        let Some(index) = self.room(memory)? else { return Ok(None) };
+        let Some(seal) = self.entry(index) else { return Ok(None) };
         seal.purpose.store(purpose as u32, Ordering::Relaxed);
         seal.pages_start.store(pages.start, Ordering::Relaxed);
         seal.pages_len.store(pages.len, Ordering::Relaxed);
@@ -209,7 +253,9 @@ impl Seals {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
         seal.serial.store(serial, Ordering::Release);
         self.used.fetch_max(index.wrapping_add(1), Ordering::AcqRel);
-        Some((index, serial))
+        self.ever.fetch_max(index.wrapping_add(1), Ordering::AcqRel);
+        self.full.store(index.wrapping_add(1), Ordering::Relaxed);
+        Ok(Some((index, serial)))
     }
 }
 
@@ -226,6 +272,13 @@ impl Seal {
         // While the length is 0 no page is closed by it.
         self.pages_start.store(pages.start, Ordering::Relaxed);
         self.pages_len.store(pages.len, Ordering::Release);
+    }
+
+    /// The record of the block that it holds.
+    pub(super) fn block(&self) -> Option<&'static Slot> {
+        let slot = self.slot.load(Ordering::Acquire);
+        // SAFETY: it is null, or the address of a record in the heap's table, which is never given back.
+        unsafe { (slot as *const Slot).as_ref() }
     }
 
     pub(super) fn view(&self) -> SealView {
@@ -246,5 +299,33 @@ impl Seal {
             old: Bytes::default(),
             new: Bytes::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fencepost_sys::sim::Sim;
+
+    use super::*;
+
+    #[test]
+    fn a_full_table_says_so_and_places_that_end_are_found() {
+        let (seals, sim) = (Seals::new(), Sim::new());
+        let pages = Range { start: 4096, len: 4096 };
+        let add = || seals.add(&sim, Purpose::Watch, pages, pages, Act::default(), None).expect("memory");
+        for index in 0..SEALS {
+            assert_eq!(add().map(|(at, _)| at), Some(index));
+        }
+        assert_eq!(add(), None);
+        let end = |index: usize| seals.entry(index).expect("an entry").serial.store(0, Ordering::Release);
+        // One that ended without a word, as a tripwire may in the moment in which the mark moves.
+        end(7);
+        assert_eq!(add().map(|(at, _)| at), Some(7));
+        [SEALS - 1, SEALS - 2].into_iter().for_each(end);
+        seals.give_back(SEALS - 2);
+        seals.trim();
+        assert_eq!(seals.active().count(), SEALS - 2);
+        assert_eq!(add().map(|(at, _)| at), Some(SEALS - 2));
+        seals.table.release(&sim);
     }
 }

@@ -137,14 +137,16 @@ impl<P: Platform> Guard<P> {
 
     /// Ends a tripwire; false when another thread's access was first. Its pages open as the step on them ends.
     pub(super) fn fire(&self, view: &SealView) -> bool {
-        let mut all = self.seals.table.iter();
-        let Some(seal) = all.find(|seal| seal.serial.load(Ordering::Acquire) == view.serial) else {
+        let mut all = self.seals.active();
+        let Some((index, seal)) = all.find(|(_, seal)| seal.serial.load(Ordering::Acquire) == view.serial)
+        else {
             return false;
         };
         if seal.serial.compare_exchange(view.serial, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
         self.release_slot(seal);
+        self.seals.give_back(index);
         seal.hits.fetch_add(1, Ordering::AcqRel);
         self.platform.wake(&seal.hits);
         true

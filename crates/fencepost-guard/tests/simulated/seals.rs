@@ -289,10 +289,13 @@ fn what_cannot_be_sealed_says_why_and_changes_nothing() {
     assert_eq!(seal(address, 25), Err(SealFailure::NotOneBlock));
     assert_eq!(seal(address - 1, 2), Err(SealFailure::NotOneBlock));
     assert_eq!(seal(0x1000, 8), Err(SealFailure::NotOneBlock));
-    world.sim().fail_at(1);
-    assert_eq!(seal(address, 24), Err(SealFailure::System(VmError::OutOfMemory)));
-    assert!(!world.sim().would_trap_write(address));
-    assert!(!world.guard.describe(address).expect("known").sealed);
+    // The first two calls that succeed make room for the table.
+    for failing in [1, 2, 2] {
+        world.sim().fail_at(failing);
+        assert_eq!(seal(address, 24), Err(SealFailure::System(VmError::OutOfMemory)), "call {failing}");
+        assert!(!world.sim().would_trap_write(address));
+        assert!(!world.guard.describe(address).expect("known").sealed);
+    }
     world.free(address, 24, 8);
     assert_eq!(seal(address, 24), Err(SealFailure::NotOneBlock));
     assert!(world.records().is_empty());
@@ -304,6 +307,8 @@ fn where_pages_are_registered_a_seal_makes_no_mapping() {
     let world = World::new("engine=move");
     let blocks: Vec<usize> = (0..500).map(|_| world.block(5000, 8)).collect();
     let seal = |block: usize| world.guard.seal_block(Purpose::Seal, block, 5000, 0).expect("sealed");
+    // The first one makes room for the table.
+    world.guard.unseal(seal(blocks[0]), || ());
     let before = world.sim().mappings();
     let mut tickets: Vec<_> = blocks.iter().map(|block| seal(*block)).collect();
     assert_eq!(world.sim().mappings(), before);
@@ -324,6 +329,23 @@ fn where_pages_are_registered_a_seal_makes_no_mapping() {
         world.free(block, 5000, 8);
     }
     assert!(world.records().is_empty() && world.sim().mappings() == before);
+    world.sim().assert_no_violations();
+}
+
+#[test]
+fn thousands_are_held_at_once_and_their_places_serve_again() {
+    let world = World::new("engine=move");
+    let blocks: Vec<usize> = (0..3000).map(|_| world.block(64, 8)).collect();
+    let seal = |block: &usize| world.guard.seal_block(Purpose::Seal, *block, 64, 0).expect("sealed");
+    for known in [false, true] {
+        let mut tickets: Vec<_> = blocks.iter().map(seal).collect();
+        assert!(blocks.iter().all(|block| world.sim().would_trap_write(*block)));
+        assert_eq!(world.raise(&fault(blocks[2999], AccessType::Write)), Verdict::Step);
+        let told = world.records().first().and_then(|record| record.seal).map(|seal| seal.address);
+        assert_eq!(told, (!known).then_some(blocks[2999] as u64));
+        tickets.drain(..).rev().for_each(|ticket| world.guard.unseal(ticket, || ()));
+        assert!(!blocks.iter().any(|block| world.sim().would_trap_write(*block)));
+    }
     world.sim().assert_no_violations();
 }
 
@@ -354,8 +376,10 @@ fn a_seal_by_a_note_is_there_in_a_child_and_after_a_lost_descriptor() {
 fn without_notes_in_the_page_table_seals_close_the_mapping() {
     let world = World::on(SimOptions { write_protect: false, ..SimOptions::new() }, "engine=move");
     let block = world.block(64, 8);
+    let seal = || world.guard.seal_block(Purpose::Seal, block, 64, 0).expect("sealed");
+    world.guard.unseal(seal(), || ());
     let before = world.sim().mappings();
-    let ticket = world.guard.seal_block(Purpose::Seal, block, 64, 0).expect("sealed");
+    let ticket = seal();
     assert!(world.sim().would_trap_write(block) && world.sim().mappings() > before);
     assert_eq!(world.raise(&fault(block, AccessType::Write)), Verdict::Step);
     assert!(world.sim().would_trap_write(block));
