@@ -63,6 +63,7 @@ mod output;
 mod pattern;
 mod quick;
 mod region;
+mod remains;
 mod report;
 mod resize;
 mod runtime;

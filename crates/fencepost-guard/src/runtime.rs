@@ -29,6 +29,7 @@ use crate::options::{Options, When};
 use crate::pattern::Patterns;
 use crate::quick::Quick;
 use crate::region::Region;
+use crate::remains::Remains;
 use crate::report::{Frames, Reporter};
 use crate::seal::{Ring, Seals};
 use crate::step::Stepping;
@@ -86,6 +87,7 @@ pub struct Guard<P: Platform> {
     pub(crate) arena: Arena,
     pub(crate) seals: Seals,
     pub(crate) stepping: Stepping,
+    pub(crate) remains: Remains,
     /// What watches have noted.
     pub(crate) log: Ring,
     pub(crate) reporter: Reporter,
@@ -124,6 +126,7 @@ impl<P: Platform> Guard<P> {
             arena: Arena::new(),
             seals: Seals::new(),
             stepping: Stepping::new(),
+            remains: Remains::new(),
             log: Ring::new(),
             reporter: Reporter::new(),
             misc: Region::new(),

@@ -10,7 +10,7 @@ use crate::filter::{ask_for_stack, ask_for_thread};
 use crate::geometry::{Geometry, SMALL_PAGES, SPAN_BYTES};
 use crate::heap::{HeapSetup, SPAN_OVERHEAD};
 use crate::limits::Bounds;
-use crate::options::{self, EngineChoice, MaxMemory, Mode, Options};
+use crate::options::{self, EngineChoice, MaxMemory, Mode, OnError, Options};
 use crate::output::Line;
 use crate::pattern::{FILL_RANGE, Patterns};
 use crate::runtime::{Guard, Setup};
@@ -247,6 +247,10 @@ impl<P: Platform> Guard<P> {
         }
         self.arena.start(platform, rooms.arena)?;
         self.reporter.start(platform)?;
+        if setup.options.on_error == OnError::Continue && self.remains.start(platform).is_err() {
+            // Without them a program that goes on reads zeros in freed blocks.
+            self.remains.release(platform);
+        }
         self.heap.start(platform, setup.engine(), rooms.heap)?;
         if rooms.keep_fill_unmapped {
             // Where these addresses are taken, reading through the fill pattern may not fault: nothing else depends
@@ -259,6 +263,7 @@ impl<P: Platform> Guard<P> {
 
     fn give_memory_back(&self) {
         self.heap.release(&self.platform);
+        self.remains.release(&self.platform);
         self.reporter.release(&self.platform);
         self.arena.release(&self.platform);
         self.threads.release(&self.platform);

@@ -6,9 +6,9 @@
 //! joins the pages that are open. A repeated instruction (`rep movs`) comes back to itself: its pages stay open until
 //! it moves on, within a bound.
 //!
-//! What such an access sees: the page behind a guard or of a freed block has zeros at first, and then what was written
-//! to it, so that a program which goes on reads back what it wrote, as it would have without a guard. That content is
-//! kept for [`KEPT`] pages; on others what was written is dropped after the instruction. Addresses that may still be
+//! What such an access sees: the page behind a guard has zeros at first, one of a freed block what the block held
+//! ([`crate::remains`]), and then what was written to it, so that a program which goes on reads back what it wrote, as it would have without a guard. That content is
+//! kept for some pages ([`kept`]); on others what was written is dropped after the instruction. Addresses that may still be
 //! handed out never keep any.
 //!
 //! Invariants: the turn is never waited for by a thread that has it; a step that does not end (the program left it by
@@ -16,6 +16,7 @@
 //! not ours.
 
 mod closing;
+mod kept;
 mod turn;
 
 use core::cell::UnsafeCell;
@@ -30,12 +31,11 @@ use crate::report::{Case, Frames};
 use crate::runtime::{Guard, Setup};
 use crate::seal::Pending;
 pub(crate) use closing::Closing;
+use kept::Kept;
 use turn::{Taken, Turn};
 
 /// Pages that one instruction may have open: a gather of 16 elements that all straddle two pages.
 const OPEN: usize = 32;
-/// Pages whose content is kept after a step.
-const KEPT: usize = 256;
 /// How often a repeated instruction may come back before its pages stay open for good.
 const ROUNDS_MAX: usize = 1 << 18;
 
@@ -55,7 +55,7 @@ pub(crate) struct Stepping {
     reported: AtomicUsize,
     pages: [OpenPage; OPEN],
     open: AtomicUsize,
-    kept: [AtomicUsize; KEPT],
+    kept: Kept,
     /// What is said when the running step has ended.
     pending: UnsafeCell<Option<Pending>>,
     /// Steps begun.
@@ -73,7 +73,7 @@ impl Stepping {
             reported: AtomicUsize::new(0),
             pages: [const { OpenPage { start: AtomicUsize::new(0), closing: AtomicU32::new(0) } }; OPEN],
             open: AtomicUsize::new(0),
-            kept: [const { AtomicUsize::new(0) }; KEPT],
+            kept: Kept::new(),
             pending: UnsafeCell::new(None),
             taken: AtomicU64::new(0),
             opened: AtomicU64::new(0),
@@ -83,19 +83,6 @@ impl Stepping {
     /// The turn, for who changes sealed pages and for both sides of a fork.
     pub(crate) fn turn(&self) -> &Turn {
         &self.turn
-    }
-
-    /// Whether the content of a page is kept; notes it if there is room.
-    fn keep(&self, page: usize, page_bytes: usize) -> bool {
-        let number = page.checked_div(page_bytes.max(1)).unwrap_or(0);
-        // A few places from where the page's number points.
-        let from = number.wrapping_mul(0x9e37_79b9) % KEPT;
-        self.kept.iter().cycle().skip(from).take(8).any(|place| {
-            let known = place.load(Ordering::Relaxed);
-            known == page
-                || (known == 0
-                    && place.compare_exchange(0, page, Ordering::Relaxed, Ordering::Relaxed).is_ok())
-        })
     }
 
     /// Keeps what is to be said at the end of the running step.
@@ -171,6 +158,10 @@ impl<P: Platform> Guard<P> {
         if leaves_open {
             self.stepping.opened.fetch_add(1, Ordering::Relaxed);
             self.open_for_good(setup, address, case.kind);
+            if closing == Closing::Keep {
+                let page = setup.geometry().page();
+                self.put_remains(setup, Range { start: align_down(address, page), len: page });
+            }
             return Verdict::Resume;
         }
         self.step_over(setup, fault, address, closing, what)
@@ -281,6 +272,9 @@ impl<P: Platform> Guard<P> {
             }
             Engine::Mprotect | Engine::Commit => {}
         }
+        if closing == Closing::Keep && !self.stepping.kept.has(page.start, page.len) {
+            self.put_remains(setup, page);
+        }
         Ok(())
     }
 
@@ -370,7 +364,7 @@ impl<P: Platform> Guard<P> {
 
     fn close_page(&self, setup: &Setup, page: Range, closing: Closing) -> VmResult {
         let closing = match closing {
-            Closing::Keep if !self.stepping.keep(page.start, page.len) => {
+            Closing::Keep if !self.stepping.kept.keep(page.start, page.len) => {
                 self.closing_without_content(setup, page.start)
             }
             Closing::Keep => {

@@ -68,6 +68,21 @@ pub trait Stepping {
     /// The caller must own `range`, and close it again.
     unsafe fn open_for_step(&self, range: Range) -> VmResult<Steps>;
 
+    /// Writes bytes to a page that [`Stepping::open_for_step`] has opened, also where it is open to its instruction alone.
+    ///
+    /// # Safety
+    /// The bytes from `at` on must lie on such a page, which nobody uses.
+    unsafe fn fill_for_step(&self, at: usize, bytes: &[u8]) {
+        // SAFETY: the page is open, and nobody's, by the caller's word.
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                core::ptr::with_exposed_provenance_mut(at),
+                bytes.len(),
+            );
+        }
+    }
+
     /// Ends [`Stepping::open_for_step`]: the pages allow all threads what `protection` says.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use fencepost_sys::{Platform, Range};
 use super::Named;
 use crate::engine::Closed;
 use crate::limits::{MAPPINGS_BY_PROTECTION, MAPPINGS_BY_RUN};
+use crate::options::OnError;
 use crate::report::Frames;
 use crate::runtime::{Guard, Setup};
 use crate::slot::Act;
@@ -28,6 +29,10 @@ impl<P: Platform> Guard<P> {
         frames: &Frames<'_>,
     ) {
         let data = self.data_of(setup, named);
+        if setup.options.on_error == OnError::Continue && !self.was_moved(named.index) {
+            // SAFETY: the block is alive to all but the program, and winning `begin_free` made it ours to free.
+            unsafe { self.remains.keep(Range { start: named.view.pointer, len: named.view.size }) };
+        }
         // Of pages that were moved it was looked at before.
         let damage =
             if self.was_moved(named.index) { None } else { self.damage(setup, &named.view, data, how) };

@@ -106,7 +106,8 @@ impl<P: Platform> Guard<P> {
         let held = self.seals.lock.hold(&self.platform);
         let shadow = self.seals.shadows.of(0)?;
         // Its own pages stay open, so it has none.
-        let (index, serial) = self.seals.add(&self.platform, Purpose::Watch, Range::default(), exact, act, slot).ok()??;
+        let (index, serial) =
+            self.seals.add(&self.platform, Purpose::Watch, Range::default(), exact, act, slot).ok()??;
         if let Some(slot) = slot {
             slot.seals.fetch_add(1, Ordering::AcqRel);
         }

@@ -33,6 +33,63 @@ fn what_was_written_behind_a_guard_is_there_at_the_next_step() {
     }
 }
 
+/// An access to a freed block finds what the block held, as far as that is kept, and then what steps wrote there.
+#[test]
+fn a_freed_block_is_read_as_it_was() {
+    for engine in ["engine=move", "engine=marker", "engine=mprotect", "engine=commit"] {
+        for size in [24, 9000, 200_000] {
+            let world = World::new(engine);
+            let address = world.block(size, 8);
+            (0..size).for_each(|offset| poke(address + offset, offset as u8 | 1));
+            world.free(address, size, 8);
+            let look = |offset: usize, access: AccessType| {
+                assert!(world.sim().would_trap(address + offset), "{engine} {size}: closed");
+                assert_eq!(world.begin(&fault(address + offset, access)), Verdict::Step);
+                let found = peek(address + offset);
+                if access == AccessType::Write {
+                    poke(address + offset, 0x66);
+                }
+                assert_eq!(world.sim().step_ends(PC + 3), NEXT);
+                found
+            };
+            for offset in [0, size - 1, size / 2] {
+                let kept = if offset < 16 << 10 { offset as u8 | 1 } else { 0 };
+                assert_eq!(look(offset, AccessType::Read), kept, "{engine} {size}: at {offset}");
+            }
+            look(1, AccessType::Write);
+            assert_eq!(look(1, AccessType::Read), 0x66, "{engine} {size}: written in between");
+            assert_eq!(look(2, AccessType::Read), 3);
+            world.sim().assert_no_violations();
+        }
+    }
+}
+
+/// Where there is no memory for it, a freed block reads as zeros, and all else is as ever.
+#[test]
+fn without_memory_for_it_a_freed_block_reads_as_zeros() {
+    let mut zeros = 0;
+    for failing in 1..40 {
+        let world = World::unstarted(SimOptions::new(), "engine=marker", None);
+        world.sim().fail_at(failing);
+        world.guard.start("");
+        let Some(address) = world.allocate(crate::world::layout(24, 8)).map(|held| held.address) else {
+            continue;
+        };
+        if !world.guard.is_heap(address) {
+            continue;
+        }
+        poke(address, 7);
+        world.free(address, 24, 8);
+        if world.begin(&fault(address, AccessType::Read)) == Verdict::Step {
+            let found = peek(address);
+            assert!(found == 7 || found == 0);
+            zeros += usize::from(found == 0);
+            world.sim().step_ends(PC + 3);
+        }
+    }
+    assert!((1..=4).contains(&zeros), "{zeros} of the calls at the start take memory for it");
+}
+
 /// However many pages were stepped on, what blocks get is zero.
 #[test]
 fn blocks_never_find_what_steps_left() {

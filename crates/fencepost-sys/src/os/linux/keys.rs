@@ -40,6 +40,15 @@ pub(super) fn key() -> Option<i32> {
     }
 }
 
+/// Runs something with the key open to this thread, if there is one. In a signal handler, which starts with it closed and
+/// whose end puts back what its thread had.
+pub(super) fn with_open(work: impl FnOnce()) {
+    let Some(key) = key() else { return work() };
+    super::xstate::open_here(key);
+    work();
+    super::xstate::close_here(key);
+}
+
 /// Whether a key is the one that was taken here.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn is_ours(key: i32) -> bool {

@@ -75,6 +75,19 @@ impl Stepping for Host {
         protect(range, bits).map(|()| Steps::Shared)
     }
 
+    unsafe fn fill_for_step(&self, at: usize, bytes: &[u8]) {
+        keys::with_open(|| {
+            // SAFETY: the page is open, and nobody's, by the caller's word.
+            unsafe {
+                core::ptr::copy_nonoverlapping(
+                    bytes.as_ptr(),
+                    core::ptr::with_exposed_provenance_mut(at),
+                    bytes.len(),
+                );
+            }
+        });
+    }
+
     unsafe fn close_after_step(&self, range: Range, protection: Protection) -> VmResult {
         let bits = super::memory::bits_of(protection);
         match keys::key() {

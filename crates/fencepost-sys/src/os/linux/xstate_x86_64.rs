@@ -55,8 +55,7 @@ pub(super) unsafe fn set_key(saved: *mut u8, key: i32, open: bool) {
     if magic != MAGIC || components & bit == 0 || (size as usize) < end {
         return;
     }
-    // Two bits a key: no access at all, and no writing.
-    let bits = 3u32.wrapping_shl(key.unsigned_abs().wrapping_mul(2));
+    let bits = bits_of(key);
     // SAFETY: the kernel says that it saved this component, and that the area reaches so far.
     unsafe {
         let header = saved.add(HEADER).cast::<u64>();
@@ -66,4 +65,39 @@ pub(super) unsafe fn set_key(saved: *mut u8, key: i32, open: bool) {
         let value = register.read_unaligned() & !bits;
         register.write_unaligned(if open { value } else { value | closed });
     }
+}
+
+/// Opens a key to this thread.
+pub(super) fn open_here(key: i32) {
+    // SAFETY: that there is a key says that the processor and the kernel have the register.
+    unsafe { write_register(read_register() & !bits_of(key)) };
+}
+
+/// Closes a key to this thread.
+pub(super) fn close_here(key: i32) {
+    // SAFETY: as above.
+    unsafe { write_register(read_register() | (bits_of(key) & 0x5555_5555)) };
+}
+
+/// Two bits a key: no access at all, and no writing.
+fn bits_of(key: i32) -> u32 {
+    3u32.wrapping_shl(key.unsigned_abs().wrapping_mul(2))
+}
+
+/// # Safety
+/// The processor must have the register, and the kernel have switched it on.
+unsafe fn read_register() -> u32 {
+    let value: u32;
+    // SAFETY: the caller's word. It asks for zero in ecx and clears edx.
+    unsafe {
+        core::arch::asm!("rdpkru", in("ecx") 0, out("eax") value, out("edx") _, options(nomem, nostack))
+    };
+    value
+}
+
+/// # Safety
+/// As [`read_register`].
+unsafe fn write_register(value: u32) {
+    // SAFETY: as above. What it allows is read and written only after it, so it counts as touching memory.
+    unsafe { core::arch::asm!("wrpkru", in("eax") value, in("ecx") 0, in("edx") 0, options(nostack)) };
 }
