@@ -3,14 +3,15 @@
 use crate::harness::{Ran, everywhere, fail_on, victim};
 
 /// What a kind of step prints, and how many different errors it makes.
-const KINDS: [(&str, usize, &str); 14] = [
-    ("plain", 4, "read back 0x5a\nbeside it 0x0\nfreed 0x0\n"),
+const KINDS: [(&str, usize, &str); 15] = [
+    ("plain", 4, "read back 0x5a\nbeside it 0x0\nfreed 0x5a\n"),
     ("twice", 2, "first\n"),
     ("rep", 3, "last 0x77\ncopied 200\n"),
     ("straddle", 2, "read back 0x807060504030201\n"),
     ("two-blocks", 2, "done\n"),
     ("locked", 4, "old 42 swapped 1\n"),
     ("vector", 0, "same true\ngathered 0x605\n"),
+    ("scatter", 0, "scattered 7 7\n"),
     ("divide", 1, "left 2\n"),
     ("signal", 1, "signals true\nheld back 0\n"),
     ("libc", 0, "length 6096\nlast 0x41\n"),
@@ -24,7 +25,7 @@ const KINDS: [(&str, usize, &str); 14] = [
 const WITHOUT: [&str; 4] = ["", "keys", "steps", "markers"];
 
 fn is_x86(kind: &str) -> bool {
-    ["rep", "straddle", "two-blocks", "locked", "vector", "divide"].contains(&kind)
+    ["rep", "straddle", "two-blocks", "locked", "vector", "scatter", "divide"].contains(&kind)
 }
 
 /// What is wrong with a run that had to live on.
@@ -107,4 +108,51 @@ fn errors_that_come_again_are_counted() {
         vec![format!("{} reported and {} counted", number("reports"), number("reports_lost"))]
     };
     fail_on(ran.complain(wrong));
+}
+
+/// What gdb prints of a victim that it runs by these commands; `None`, said, where it cannot.
+fn in_gdb(kind: &str, commands: &[&str]) -> Option<String> {
+    if std::process::Command::new("gdb").arg("--version").output().is_err() {
+        println!("skipped: gdb is not installed");
+        return None;
+    }
+    let mut gdb = std::process::Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-iex", "set startup-with-shell off", "-iex", "set confirm off"]);
+    let options = "set environment FENCEPOST_OPTIONS on_error=continue,color=never,symbolize=off";
+    let run = format!("run step {kind}");
+    for command in [options, "handle SIGSEGV SIGBUS nostop noprint pass"].iter().chain(commands) {
+        gdb.args(["-ex", if *command == "run" { &run } else { command }]);
+    }
+    let output = gdb.arg(crate::harness::VICTIM).output().expect("gdb runs");
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    if !said.contains("armed\n") {
+        println!("skipped: gdb cannot run a program here: {said}");
+        return None;
+    }
+    Some(said)
+}
+
+/// A debugger takes the news of a step for itself: pages open for good, also under a user who steps over the access.
+#[test]
+fn under_a_debugger_the_program_goes_on_with_its_pages_open() {
+    let stepping = [
+        "break victim::touches::victim_touches",
+        "run",
+        "next",
+        "next",
+        "next",
+        "stepi 40",
+        "delete",
+        "continue",
+    ];
+    for commands in [&["run"][..], &stepping] {
+        let Some(said) = in_gdb("plain", commands) else { return };
+        assert!(said.contains("read back 0x5a\n") && said.contains("\nsurvived\n"), "{said}");
+        let reports = said.matches("fencepost: ERROR: ").count();
+        // The overrun, and the use of the freed block; later errors on an open page are not seen.
+        assert_eq!(reports, 2, "{said}");
+        assert_eq!(said.matches("the page was opened").count(), reports, "{said}");
+        assert!(!said.contains("SIGTRAP"), "{said}");
+    }
 }

@@ -19,6 +19,8 @@ pub fn step(words: &[&str]) {
         "locked" => x86::locked(),
         #[cfg(target_arch = "x86_64")]
         "vector" => x86::vector(),
+        #[cfg(target_arch = "x86_64")]
+        "scatter" => x86::scatter(),
         "loop" => looped(),
         "threads" => threads(words.get(1).map_or(500, |_| crate::number(words, 1))),
         other => {
@@ -151,6 +153,31 @@ mod x86 {
             println!("gathered 0x605");
         }
     }
+
+    /// One instruction that writes sixteen elements, from the end of the block on over its guard page.
+    pub fn scatter() {
+        let (_, end) = past();
+        let first = end.wrapping_sub(4);
+        armed();
+        if std::is_x86_feature_detected!("avx512f") {
+            // SAFETY: none: only the first of the elements lies in the block.
+            unsafe {
+                asm!("kxnorw k1, k1, k1", "vmovdqu32 zmm1, [{at}]", "vpbroadcastd zmm2, {value:e}",
+                     "vpscatterdd dword ptr [{base} + zmm1] {{k1}}, zmm2", at = in(reg) PLACES.as_ptr(),
+                     base = in(reg) first, value = in(reg) 7, out("k1") _, out("zmm1") _, out("zmm2") _);
+            }
+        } else {
+            for place in PLACES {
+                // SAFETY: none: as above.
+                unsafe { black_box(first.wrapping_add(place as usize).cast::<u32>()).write_unaligned(7) };
+            }
+        }
+        let reads = |number: usize| victim_touches(first.wrapping_add(PLACES[number] as usize), Touch::Read);
+        println!("scattered {} {}", reads(1), reads(8));
+    }
+
+    static PLACES: [u32; 16] =
+        [0, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304, 2560, 2816, 3072, 3328, 3584, 3840];
 
     static STRIDES: [u32; 8] = [0, 8192, 16384, 24576, 32768, 40960, 49152, 57344];
 }
