@@ -18,6 +18,13 @@ const SET_ID: u32 = 0o6000;
 const OTHER_ALLOCATORS: [(&str, &str); 4] =
     [("_rjem_", "jemalloc"), ("je_malloc", "jemalloc"), ("mi_malloc", "mimalloc"), ("tc_malloc", "tcmalloc")];
 
+/// Words of the same allocators, by which they are known in programs whose names were stripped.
+const ALLOCATOR_MARKS: [(&[u8], &str); 3] = [
+    (b"<jemalloc>: ", "jemalloc"),
+    (b"mimalloc: warning: ", "mimalloc"),
+    (b"tcmalloc: large alloc ", "tcmalloc"),
+];
+
 /// How an allocator is called that is not linked in but comes with the language.
 pub const GO: &str = "the runtime of Go";
 /// The section that every program of Go's linker has (cmd/link: it holds the versions of what was built in).
@@ -142,7 +149,10 @@ fn elf_facts(bytes: &[u8]) -> Facts {
         let name = symbol.name().ok().filter(|_| symbol.is_definition())?;
         OTHER_ALLOCATORS.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, allocator)| *allocator)
     });
-    facts.own_allocator = inside.map(str::to_owned);
+    let is_stripped = file.symbols().next().is_none();
+    let marked =
+        || ALLOCATOR_MARKS.iter().find(|(mark, _)| holds(bytes, mark)).map(|(_, allocator)| *allocator);
+    facts.own_allocator = inside.or_else(|| marked().filter(|_| is_stripped)).map(str::to_owned);
     facts
 }
 

@@ -67,6 +67,13 @@ fn an_allocator_under_names_of_its_own_is_seen() {
     let Some(program) = c_program(folder.path(), &source, &[]) else { return };
     let ran = fencepost("exec --").then([&program]).run().ends_with(3);
     ran.says("partly guarded: ").says("jemalloc is linked into it").says("build it without jemalloc");
+    // Stripped, it is known by what it says.
+    let words = HARMLESS.replace(
+        "int main",
+        "const char *volatile said = \"<jemalloc>: Malformed conf string\\n\";\nint main",
+    );
+    let Some(program) = c_program(folder.path(), &words, &["-s"]) else { return };
+    fencepost("exec --").then([&program]).run().ends_with(3).says("jemalloc is linked into it");
     // What is found in the part that is guarded goes first.
     let wrong = source.replace("block[15]", "block[16]");
     let Some(program) = c_program(folder.path(), &wrong, &[]) else { return };
