@@ -83,6 +83,11 @@ macro_rules! copies {
             }
         }
 
+        // The places that `all` names lie within these: they must be there wherever it is, also in a test of this crate,
+        // which exports none of them.
+        #[used]
+        static HERE: [unsafe extern "C" fn(); [$( $returns ),*].len()] = [$( $name ),*];
+
         /// Where each function returns to from the one behind it.
         fn all() -> impl Iterator<Item = (usize, &'static Behind)> {
             [$( ((&raw const returns::$name).addr(), &behind::$name) ),*].into_iter()
