@@ -179,6 +179,60 @@ fn with_little_address_space() {
     fail_on(wrong);
 }
 
+/// What `ulimit -d` counts is what a kernel counts that promises no more than it has: all that is opened, used or not.
+#[test]
+fn what_is_opened_may_be_charged_whether_it_is_used_or_not() {
+    let mut wrong = Vec::new();
+    for engine in engines() {
+        for mib in [256, 1024] {
+            let options = format!("engine={engine}");
+            let limited = |run: Run| run.options(&options).limit(libc::RLIMIT_DATA, mib << 20).run();
+            wrong.extend(limited(clean("work")).silent(0));
+            let ran = limited(clean("many-live 20000"));
+            wrong.extend(ran.silent(0));
+            println!("figure: {engine} with {mib} MiB of data: {} guarded", ran.summary()["guarded"]);
+            wrong.extend(OVERRUN.verify(&limited(overrun())));
+        }
+    }
+    fail_on(wrong);
+}
+
+/// Changes a setting of the whole machine for a moment (promises of up to 60 TiB are still kept, so that others do not
+/// notice), so it runs only where it is asked for.
+#[test]
+fn a_kernel_that_overcommits_nothing_is_no_hindrance() {
+    if std::env::var_os("FENCEPOST_TEST_SYSCTL").is_none() {
+        println!("skipped: it sets vm.overcommit_memory: FENCEPOST_TEST_SYSCTL=1 allows it");
+        return;
+    }
+    let files =
+        ["/proc/sys/vm/overcommit_ratio", "/proc/sys/vm/overcommit_kbytes", "/proc/sys/vm/overcommit_memory"];
+    let before = files.map(|file| std::fs::read_to_string(file).unwrap_or_default());
+    let promises = (60_u64 << 30).to_string();
+    let set = std::fs::write(files[1], promises).and_then(|()| std::fs::write(files[2], "2"));
+    let wrong: Vec<String> = if set.is_ok() {
+        let all = engines().iter().flat_map(|engine| {
+            let options = format!("engine={engine}");
+            let mut here = clean("many-live 20000").options(&options).run().silent(0);
+            here.extend(OVERRUN.verify(&overrun().options(&options).run()));
+            here
+        });
+        all.collect()
+    } else {
+        println!("skipped: vm.overcommit_memory cannot be set here");
+        Vec::new()
+    };
+    // Of the two that say how much may be promised, setting one clears the other.
+    let [ratio, kbytes, memory] = before;
+    let amount = if kbytes.trim() == "0" { (files[0], ratio) } else { (files[1], kbytes) };
+    for (file, value) in [(files[2], memory), amount] {
+        if !value.is_empty() && set.is_ok() {
+            std::fs::write(file, value.trim()).expect("what was there can be set again");
+        }
+    }
+    fail_on(wrong);
+}
+
 #[test]
 fn with_little_memory_the_rest_is_not_guarded() {
     let mut wrong = Vec::new();

@@ -50,7 +50,7 @@ const DOUBLING: u64 = 64;
 /// One charge is taken to be at most this, in nanoseconds: what takes longer was another process's time.
 const CHARGE_MAX: u64 = 200_000;
 /// What is charged beyond the time measured, as a part of it: the caches that the program finds cold afterwards.
-const AFTERMATH: u64 = 4;
+const AFTERMATH: u64 = 3;
 /// What looking a context up takes, in nanoseconds, when every block is looked at (see [`look_ns`]), and the part of the share that it may take.
 const LOOK_NS: u64 = 8;
 const LOOK_PART: u64 = 4;
@@ -362,14 +362,14 @@ mod tests {
     #[test]
     fn what_is_earned_is_a_share_of_the_programs_own_time() {
         let budget = Budget::new();
-        budget.charge(8_000, false);
-        assert_eq!(budget.spent.load(Ordering::Relaxed), 10_000, "with what comes after");
-        assert_eq!(budget.spent_us(), 8);
-        budget.earn(10_010_000, 5);
+        budget.charge(9_000, false);
+        assert_eq!(budget.spent.load(Ordering::Relaxed), 12_000, "with what comes after");
+        assert_eq!(budget.spent_us(), 9);
+        budget.earn(10_012_000, 5);
         assert_eq!(budget.earned.load(Ordering::Relaxed), 500_000);
         assert!(budget.pressure() < FREE, "the advance is there");
         budget.charge(u64::MAX, false);
-        assert_eq!(budget.spent.load(Ordering::Relaxed), 10_000 + 250_000, "one charge is bounded");
+        assert_eq!(budget.spent.load(Ordering::Relaxed), 12_000 + 266_666, "one charge is bounded");
         for _ in 0..10 {
             budget.charge(CHARGE_MAX, true);
         }
@@ -383,7 +383,7 @@ mod tests {
         let budget = Budget::new();
         budget.earn(100_000_000_000, 5);
         assert_eq!(budget.lapsed.load(Ordering::Relaxed), 5_000_000_000 - CREDIT_NS);
-        for _ in 0..CREDIT_NS / 250_000 {
+        for _ in 0..CREDIT_NS / 266_666 {
             assert!(budget.pressure() < FULL);
             budget.charge(CHARGE_MAX, false);
         }
