@@ -18,7 +18,7 @@ use crate::allocate::{redzones, side_of};
 use crate::engine::Engine;
 use crate::family::Given;
 use crate::geometry::{House, Place, SPAN_BYTES};
-use crate::options::{self, Mode, Options};
+use crate::options::{self, Mode, OnError, Options};
 use crate::runtime::{Guard, Setup};
 use crate::span::{Use, Zone};
 use crate::threads::{Counters, ThreadState};
@@ -144,6 +144,10 @@ impl<P: Platform> Guard<P> {
                 slot.give_up_free();
                 return None;
             }
+        }
+        if setup.options.on_error == OnError::Continue {
+            // SAFETY: as above, and the bytes are the block's.
+            unsafe { self.remains.keep(own) };
         }
         slot.note_free(act);
         let stale = if setup.options.fill { own } else { data };
