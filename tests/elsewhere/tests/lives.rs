@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// What a kind of step prints, and how many different errors it makes; 0 where that is left open.
 const STEPS: [(&str, usize, &str); 9] = [
-    ("plain", 4, "read back 0x5a\nbeside it 0x0\nfreed 0x0\n"),
+    ("plain", 4, "read back 0x5a\nbeside it 0x0\nfreed 0x5a\n"),
     ("twice", 2, "first\n"),
     ("rep", 3, "last 0x77\ncopied 200\n"),
     ("straddle", 2, "read back 0x807060504030201\n"),
