@@ -58,7 +58,8 @@ fn kernel() -> Finding {
 /// Each engine, tried on a small program; and whether any works.
 fn engines() -> Result<(Vec<Finding>, bool), Failure> {
     let library = preload::library()?;
-    let program = inspect::find(Path::new("true"));
+    // One that asks for a buffer: a program without a block proves nothing.
+    let program = inspect::find(Path::new("cat"));
     let (Some(library), Some(program)) = (library, program) else { return Ok((offers(), true)) };
     let words = KEYS.iter().find(|spec| spec.name == "engine").map(|spec| spec.words).unwrap_or_default();
     let (mut findings, mut works) = (Vec::new(), false);
@@ -72,7 +73,7 @@ fn engines() -> Result<(Vec<Finding>, bool), Failure> {
             ..Plan::default()
         };
         let session = Session::new(&plan)?;
-        let outcome = launch::launch(&plan, session.path(), program.as_os_str(), &[])?;
+        let outcome = launch::launch(&plan, session.path(), program.as_os_str(), &["/dev/null".into()])?;
         let used = outcome.collection.starts.first().and_then(|start| start.engine.clone());
         let guarded = outcome.account.guard != Guard::None && outcome.account.status == Some(0);
         works |= guarded;

@@ -87,6 +87,19 @@ impl<P: Platform> Guard<P> {
         }
     }
 
+    /// Another runtime guards this process, and gives the account: unless blocks of the program came here before, or an
+    /// error did, this one gives none.
+    pub fn stand_aside(&self) {
+        self.aside.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether there is nothing to account for: see [`Guard::stand_aside`].
+    pub(crate) fn has_no_part(&self, setup: &Setup) -> bool {
+        self.aside.load(Ordering::Relaxed) != 0
+            && self.reporter.count.load(Ordering::Relaxed) == 0
+            && self.account(setup).total == 0
+    }
+
     /// Counts a block that was asked for after [`Guard::decline`].
     pub fn count_stood_back(&self) {
         self.count_unguarded(self.thread_if_known(), Unguarded::StoodBack);

@@ -96,6 +96,8 @@ pub struct Guard<P: Platform> {
     pub(crate) countdown: AtomicU64,
     /// Not 0 while this runtime's own start asks for blocks ([`Guard::apart_from_account`]).
     pub(crate) apart: AtomicU32,
+    /// Not 0 when another runtime guards this process ([`Guard::stand_aside`]).
+    pub(crate) aside: AtomicU32,
 }
 
 // SAFETY: `setup` is written once, by the thread that won the change from UNSTARTED to STARTING, before the Release
@@ -132,6 +134,7 @@ impl<P: Platform> Guard<P> {
             misc: Region::new(),
             countdown: AtomicU64::new(0),
             apart: AtomicU32::new(0),
+            aside: AtomicU32::new(0),
         }
     }
 

@@ -270,6 +270,9 @@ impl<P: Platform> Guard<P> {
 
     /// The summary as a line of the machine-readable file, if there is one.
     pub(crate) fn write_summary_line(&self, setup: &Setup) {
+        if self.has_no_part(setup) {
+            return;
+        }
         let Some(file) = setup.options.report.and_then(|path| self.open(&self.reporter.file, &path)) else {
             return;
         };
@@ -285,6 +288,7 @@ impl<P: Platform> Guard<P> {
         }
         self.write_summary_line(setup);
         let wanted = match setup.options.summary {
+            _ if self.has_no_part(setup) => false,
             When::On => true,
             When::Off => false,
             When::Auto => {

@@ -70,6 +70,7 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
     /// Guards no further block: somebody else serves this program.
     pub fn stand_back(&self) {
         self.stance.store(STANDS_BACK, Ordering::Release);
+        self.guard.stand_aside();
     }
 
     /// Guards no further block, because of `why`, and owns up to it: an allocator that guards nothing serves the program.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use fencepost_record::Summary;
 use fencepost_report::parse::Hex;
 use fencepost_report::tools::render::{Format, Setting, render};
 use fencepost_report::tools::{Collection, Status, Suppression};
@@ -167,4 +168,18 @@ fn a_baseline_leaves_only_what_is_new() {
     assert_eq!(collection.failures().count(), 1);
     assert_eq!(collection.findings[0].status, Status::Known);
     assert!(rendered(&collection, Format::Text).ends_with("fencepost: 1 error, 1 known from the baseline\n"));
+}
+
+#[test]
+fn of_each_runtime_in_a_process_the_latest_account_stands() {
+    let account = |seed: u64, blocks: u64| {
+        let summary = Summary { pid: 7, seed, total: blocks, guarded: blocks, ..Summary::default() };
+        let mut line = String::new();
+        fencepost_record::json::summary(&summary, &mut line).expect("text");
+        line + "\n"
+    };
+    let mut collection = Collection::new();
+    collection.read("a", &[account(1, 5), account(2, 0), account(1, 9)].concat());
+    assert!(collection.problems.is_empty());
+    assert_eq!(collection.coverage(), (9, 9));
 }

@@ -137,6 +137,21 @@ fn a_child_accounts_for_what_it_allocated_itself() {
 }
 
 #[test]
+fn who_stands_aside_gives_an_account_only_of_what_came_to_it() {
+    for (blocks, accounts) in [(0, 0), (1, 1)] {
+        let world = World::rendering("summary=on", render_nothing);
+        for _ in 0..blocks {
+            world.block(24, 8);
+        }
+        world.guard.stand_aside();
+        world.guard.at_exit(0);
+        let text = String::from_utf8(world.sim().file(REPORT).expect("a file")).expect("text");
+        assert_eq!(text.matches("fencepost-summary/1").count(), accounts, "{text}");
+        assert_eq!(world.stderr().contains("fencepost: summary:"), accounts == 1, "{}", world.stderr());
+    }
+}
+
+#[test]
 fn the_most_blocks_at_once_are_counted_to_the_block() {
     for (blocks, rounds) in [(1, 1), (7, 3), (64, 2), (1000, 2)] {
         let world = World::rendering("", render_nothing);

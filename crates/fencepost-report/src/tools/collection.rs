@@ -154,20 +154,21 @@ impl Collection {
     pub fn read(&mut self, source: &str, text: &str) {
         let last = text.lines().count();
         // A process that tried in vain to become another program wrote an account before it did: the latest stands.
-        let mut accounts: BTreeMap<u32, usize> = BTreeMap::new();
+        // Two runtimes in a process have an account each, and seeds of their own.
+        let mut accounts: BTreeMap<(u32, Hex), usize> = BTreeMap::new();
         for (index, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let number = index.saturating_add(1);
             match parse::parse_line(line, number) {
                 Ok(Line::Report(document)) => self.add(*document, line),
                 Ok(Line::Summary(summary)) => {
-                    let place = *accounts.entry(summary.pid).or_insert(self.summaries.len());
+                    let place = *accounts.entry((summary.pid, summary.seed)).or_insert(self.summaries.len());
                     match self.summaries.get_mut(place) {
                         Some(earlier) => *earlier = summary,
                         None => self.summaries.push(summary),
                     }
                 }
                 Ok(Line::Start(start)) => {
-                    accounts.remove(&start.pid);
+                    accounts.retain(|(pid, _), _| *pid != start.pid);
                     self.starts.push(start);
                 }
                 Ok(Line::Sites(sites)) => self.sites.push(sites),
