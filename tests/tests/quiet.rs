@@ -98,6 +98,13 @@ fn forks_while_threads_allocate() {
 }
 
 #[test]
+fn forks_in_signal_handlers() {
+    let _turn = heavy();
+    everywhere(&["right"], |_, options| clean("fork-in-handlers 200").options(options).run().silent(0));
+    fail_on(clean("fork-in-handlers 200").options("defer=50").run().silent(0));
+}
+
+#[test]
 fn a_child_keeps_its_status() {
     for code in [0, 3, 100] {
         fail_on(clean(&format!("exit {code}")).run().silent(code));

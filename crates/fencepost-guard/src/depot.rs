@@ -75,14 +75,9 @@ impl Depot {
         self.used.load(Ordering::Relaxed) as u64
     }
 
-    /// After a fork, on both sides.
-    pub(crate) fn after_fork<P: Threads>(&self, platform: &P) {
-        self.growing.release(platform);
-    }
-
-    /// Before a fork: nobody is growing the depot.
-    pub(crate) fn before_fork<P: Threads>(&self, platform: &P) {
-        self.growing.acquire(platform);
+    /// The lock of who grows the depot, which a fork takes.
+    pub(crate) fn lock_for_fork(&self) -> &Lock {
+        &self.growing
     }
 
     /// Keeps a stack and gives its number; 0 when it is empty or there is no room.

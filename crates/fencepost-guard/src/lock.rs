@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use fencepost_sys::Threads;
+use fencepost_sys::{Platform, Threads};
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
@@ -48,6 +48,18 @@ impl Lock {
         while self.word.swap(AWAITED, Ordering::Acquire) != FREE {
             platform.wait(&self.word, AWAITED);
         }
+    }
+
+    /// Takes the lock if it comes free within some milliseconds.
+    pub(crate) fn acquire_within<P: Platform>(&self, platform: &P, ms: u64) -> bool {
+        let since = platform.now_ms();
+        while self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            if platform.now_ms().saturating_sub(since) > ms {
+                return false;
+            }
+            platform.pause();
+        }
+        true
     }
 
     /// Gives the lock back; the counterpart of [`Lock::acquire`].

@@ -98,6 +98,8 @@ pub struct Guard<P: Platform> {
     pub(crate) apart: AtomicU32,
     /// Not 0 when another runtime guards this process ([`Guard::stand_aside`]).
     pub(crate) aside: AtomicU32,
+    /// The locks that the fork under way took. Belongs to who has the turn.
+    held_for_fork: AtomicU32,
 }
 
 // SAFETY: `setup` is written once, by the thread that won the change from UNSTARTED to STARTING, before the Release
@@ -135,6 +137,7 @@ impl<P: Platform> Guard<P> {
             countdown: AtomicU64::new(0),
             apart: AtomicU32::new(0),
             aside: AtomicU32::new(0),
+            held_for_fork: AtomicU32::new(0),
         }
     }
 

@@ -7,6 +7,7 @@
 use core::cell::Cell;
 use core::mem::ManuallyDrop;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use fencepost_guard::{Purpose, SealTicket};
 use fencepost_sys::{Memory, Range, is_in_this_object};
@@ -26,6 +27,9 @@ struct Foreign {
 
 static FOREIGN: LazyLock<Mutex<Vec<Foreign>>> = LazyLock::new(|| Mutex::new(Vec::new()));
 
+/// How long a fork waits for the registry.
+const WAIT: Duration = Duration::from_secs(1);
+
 thread_local! {
     /// The registry's guard while this thread forks. Never dropped by itself: the two functions below come in pairs.
     static FORKING: Cell<Option<ManuallyDrop<MutexGuard<'static, Vec<Foreign>>>>> = const { Cell::new(None) };
@@ -33,7 +37,8 @@ thread_local! {
 
 /// Before a fork: no other thread holds the registry while the child is made.
 pub(crate) fn before_fork() {
-    FORKING.set(Some(ManuallyDrop::new(FOREIGN.lock())));
+    // A signal handler may have interrupted this very thread while it held it.
+    FORKING.set(FOREIGN.try_lock_for(WAIT).map(ManuallyDrop::new));
 }
 
 /// After a fork, on both sides.

@@ -42,6 +42,7 @@ fn main() {
         Some("many-live") => limits::many_live(number(1)),
         Some("no-memory") => limits::no_memory(),
         Some("fork") => process::fork_threaded(number(1)),
+        Some("fork-in-handlers") => process::fork_in_handlers(number(1)),
         Some("exit") => std::process::exit(i32::try_from(number(1)).expect("a status")),
         Some("panics") => api::panics(),
         Some("api") => api::api(),

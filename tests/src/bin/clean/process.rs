@@ -1,7 +1,7 @@
 //! Processes: forks, and mappings of the program's own.
 
 use crate::Dice;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Forks while other threads allocate; each child allocates, frees what it inherited, and ends with its own status.
 pub fn fork_threaded(children: usize) {
@@ -43,6 +43,67 @@ pub fn fork_threaded(children: usize) {
         worker.join().expect("a thread that ends");
     }
     println!("{children} children");
+}
+
+static FORKED: AtomicUsize = AtomicUsize::new(0);
+
+/// A child that ends at once, waited for; its status.
+fn child(status: i32) -> i32 {
+    // SAFETY: the child calls `_exit` only.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: as above.
+        unsafe { libc::_exit(status) };
+    }
+    let mut ended = 0;
+    loop {
+        // SAFETY: the child is this process's own and is waited for once.
+        match unsafe { libc::waitpid(pid, &mut ended, 0) } {
+            -1 => assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EINTR)),
+            found => break assert_eq!(found, pid),
+        }
+    }
+    if libc::WIFEXITED(ended) { libc::WEXITSTATUS(ended) } else { -1 }
+}
+
+extern "C" fn fork_here(_: i32) {
+    // SAFETY: each thread has its own errno.
+    let errno = unsafe { *libc::__errno_location() };
+    assert_eq!(child(7), 7);
+    FORKED.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// Forks in a signal handler that interrupts allocations and forks, wherever it finds them.
+pub fn fork_in_handlers(rounds: usize) {
+    // SAFETY: the handler touches an atomic, errno, and what a fork needs.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = fork_here as extern "C" fn(i32) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        assert_eq!(libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()), 0);
+    }
+    let mut dice = Dice(5);
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for round in 0..rounds {
+        let soon = libc::timeval { tv_sec: 0, tv_usec: (20 + dice.roll(400)) as libc::suseconds_t };
+        let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        let once = libc::itimerval { it_interval: never, it_value: soon };
+        // SAFETY: the kernel reads one structure.
+        assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &once, std::ptr::null_mut()) }, 0);
+        while FORKED.load(Ordering::Relaxed) == round {
+            if round % 3 == 0 {
+                assert_eq!(child(8), 8);
+            }
+            kept.push(vec![round as u8; 1 + dice.roll(9000)]);
+            if kept.len() > 100 {
+                assert!(kept.iter().all(|block| block.iter().all(|byte| *byte == block[0])));
+                kept.clear();
+            }
+        }
+    }
+    println!("{rounds} forks in handlers");
 }
 
 /// Large vectors grow by doubling and page by page on two threads, while a third takes and gives back mappings of such

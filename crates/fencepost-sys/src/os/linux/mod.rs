@@ -46,6 +46,8 @@ mod fault_aarch64;
 #[cfg(target_arch = "x86_64")]
 #[path = "../unix/fault_x86_64.rs"]
 mod fault_x86_64;
+#[path = "../unix/forks.rs"]
+mod forks;
 mod keys;
 mod limits;
 mod mappings;

@@ -29,6 +29,8 @@ mod fault_aarch64;
 #[cfg(target_arch = "x86_64")]
 #[path = "../unix/fault_x86_64.rs"]
 mod fault_x86_64;
+#[path = "../unix/forks.rs"]
+mod forks;
 #[path = "../windows/loader.rs"]
 mod loader;
 mod mappings;

@@ -13,7 +13,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use super::chain::{self, Action, Chain, Delivery, GENERATIONS};
-use super::raw::{Errno, process_id};
+use super::raw::process_id;
 use super::signal_calls::{self, errno_place, set_action};
 use super::{Host, context, emergency, stack, step};
 use crate::{Faults, OnFault, Range, Stepping, Verdict, VmError, VmResult};
@@ -106,11 +106,7 @@ impl Faults for Host {
     }
 
     fn at_fork(&self, prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> VmResult {
-        // SAFETY: the functions live as long as the program, and are safe to call.
-        match unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } {
-            0 => Ok(()),
-            error => Err(Errno(error).into()),
-        }
+        super::forks::note(prepare, parent, child)
     }
 
     fn at_exit(&self, exit: extern "C" fn()) -> VmResult {
