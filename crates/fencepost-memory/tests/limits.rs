@@ -34,6 +34,11 @@ fn a_limit_on_writable_memory_is_named() {
     under("ulimit -d 1000000", "inside::data");
 }
 
+#[test]
+fn a_limit_on_locked_memory_is_named() {
+    under("ulimit -l 4096", "inside::locked");
+}
+
 /// Where the machine allows many more than usual, it would take gigabytes of page tables.
 #[test]
 fn a_limit_on_mappings_is_named() {
@@ -179,6 +184,25 @@ mod inside {
         assert!(show(error).contains("ulimit -d"));
         assert_eq!((vector.len(), vector.committed(), space.committed()), (0, 0, 0), "nothing was changed");
         vector.extend_from_slice(&[1; 1 << 20]).expect("within the limit");
+    }
+
+    #[test]
+    #[ignore = "run by the test above, under a limit"]
+    fn locked() {
+        // SAFETY: the calls touch no memory of ours. The superuser has no such limit, so that is what this process gives up.
+        unsafe {
+            assert!(libc::geteuid() != 0 || libc::setuid(65534) == 0);
+            assert_eq!(libc::mlockall(libc::MCL_FUTURE), 0);
+        }
+        let held = vec![1_u8; 1 << 20];
+        let error = Reservation::reserve(GIB).expect_err("past the limit");
+        assert!(
+            matches!(error.limit(), Some(Limit::Locked { limit: 4_194_304, used }) if used >= 1 << 20),
+            "{error}"
+        );
+        assert!(show(error).contains("ulimit -l"));
+        Reservation::reserve(1 << 20).expect("within the limit");
+        drop(held);
     }
 
     #[test]

@@ -40,6 +40,13 @@ pub enum Limit {
         /// What is taken.
         used: u64,
     },
+    /// Memory that the process keeps from being paged out (`RLIMIT_MEMLOCK`), in bytes, where all that it maps is so kept.
+    Locked {
+        /// The limit.
+        limit: u64,
+        /// What is locked.
+        used: u64,
+    },
     /// What the system promises at most to all processes, where it never promises more than it has.
     Overcommit {
         /// The limit, in bytes.
@@ -103,6 +110,11 @@ impl fmt::Display for Limit {
                 f,
                 "the limit on writable memory (RLIMIT_DATA) is {limit} bytes, of which {used} are taken: \
                  raise it with `ulimit -d`, or LimitDATA= of the service"
+            ),
+            Limit::Locked { limit, used } => write!(
+                f,
+                "the process locks its memory (mlockall), and the limit on that (RLIMIT_MEMLOCK) is {limit} bytes, of which \
+                 {used} are taken: raise it with `ulimit -l`, or LimitMEMLOCK= of the service, or do not lock what is to come"
             ),
             Limit::Overcommit { limit, used } => write!(
                 f,

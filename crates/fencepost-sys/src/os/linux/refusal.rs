@@ -1,6 +1,6 @@
 //! Which limit a refused memory call ran into.
 //!
-//! The kernel answers `ENOMEM` for all of them. So after a refusal the limits are read one by one, and the first that
+//! The kernel answers `ENOMEM` for nearly all of them. So after a refusal the limits are read one by one, and the first that
 //! leaves less than was asked for is named. Sources: mmap(2) and mprotect(2), "ENOMEM"; the kernel's
 //! `admin-guide/sysctl/vm.rst`.
 
@@ -14,8 +14,8 @@ const ADDRESSES: u64 = if cfg!(target_arch = "aarch64") { 1 << 48 } else { 1 << 
 
 pub(super) fn why(wish: Wish, len: u64) -> Limit {
     let found = match wish {
-        Wish::Reserve => addresses(len).or_else(|| address_space(len)),
-        Wish::Commit => data(len).or_else(|| overcommit(len)).or_else(|| memory(len)),
+        Wish::Reserve => addresses(len).or_else(|| address_space(len)).or_else(|| locked(len)),
+        Wish::Commit => data(len).or_else(|| overcommit(len)).or_else(|| memory(len)).or_else(|| locked(len)),
         Wish::HugePages(page) => huge(page, len),
         Wish::Change => None,
     };
@@ -56,6 +56,15 @@ fn overcommit(len: u64) -> Option<Limit> {
     let bytes = |label: &[u8]| Some(field(text, label)?.saturating_mul(1024));
     let (limit, used) = (bytes(b"CommitLimit:")?, bytes(b"Committed_AS:")?);
     (len > limit.saturating_sub(used)).then_some(Limit::Overcommit { limit, used })
+}
+
+/// Of a process that locks its memory: after `mlockall(MCL_FUTURE)` addresses count as well.
+fn locked(len: u64) -> Option<Limit> {
+    let limit = resource(libc::RLIMIT_MEMLOCK)?;
+    let mut buffer = [0; 4096];
+    let text = read_file(c"/proc/self/status", &mut buffer)?;
+    let used = field(text, b"VmLck:").filter(|kib| *kib > 0)?.saturating_mul(1024);
+    (len > limit.saturating_sub(used)).then_some(Limit::Locked { limit, used })
 }
 
 fn memory(len: u64) -> Option<Limit> {
