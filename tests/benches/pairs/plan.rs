@@ -128,8 +128,12 @@ pub const FENCE: usize = 1;
 impl Plan {
     /// Finds the programs.
     pub fn new(effort: Effort) -> Result<Plan, String> {
-        let plain = find("workload_plain")?;
-        let guarded = find("workload_guarded")?;
+        let programs = ["workload_plain", "workload_guarded"];
+        if effort != Effort::Smoke {
+            build(&programs)?;
+        }
+        let [plain, guarded] = programs.map(find);
+        let (plain, guarded) = (plain?, guarded?);
         let fencepost = |name, options, engine| Program {
             name,
             kind: Kind::Guarded { options, engine },
@@ -191,6 +195,19 @@ impl Plan {
     }
 }
 
+/// Has cargo, if that is what runs us, build bench targets as this program was built.
+fn build(names: &[&str]) -> Result<(), String> {
+    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
+    let mut build = std::process::Command::new(cargo);
+    build.args(["bench", "--quiet", "--no-run", "--package", env!("CARGO_PKG_NAME")]);
+    if cfg!(debug_assertions) {
+        build.args(["--profile", "dev"]);
+    }
+    build.args(names.iter().flat_map(|name| ["--bench", name]));
+    let status = build.status().map_err(|error| format!("cargo does not start: {error}"))?;
+    if status.success() { Ok(()) } else { Err("the workloads could not be built".into()) }
+}
+
 /// The newest executable of a bench target, beside this one: cargo puts a hash of what went into it in the name.
 fn find(name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| format!("the path of this program: {error}"))?;
@@ -199,7 +216,7 @@ fn find(name: &str) -> Result<PathBuf, String> {
     let newest = entries.flatten().map(|entry| entry.path()).filter_map(|path| aged(path, name)).max();
     newest.map(|(_, path)| path).ok_or_else(|| {
         let package = env!("CARGO_PKG_NAME");
-        format!("{name} is not built: run `cargo bench -p {package} --bench '*'`, which builds all three")
+        format!("{name} is not built: run `cargo bench -p {package} --bench {name} --no-run`")
     })
 }
 

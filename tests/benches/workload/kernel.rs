@@ -20,6 +20,7 @@ pub fn run(what: &str, enough: Duration) -> Result<Spent, String> {
             Ok(())
         }),
         "move" => super::moves::run(1, enough),
+        "move-two" => two_move(enough),
         "move-random" => super::moves::run(1000, enough),
         "fault" => over_pages(enough, Touched::Within),
         "guard" => over_pages(enough, Touched::Before),
@@ -32,6 +33,24 @@ pub fn run(what: &str, enough: Duration) -> Result<Spent, String> {
         "mmap" => clock::repeat(enough, 64, || (0..64).try_for_each(|_| mapping_per_block())),
         _ => Err(format!("no such kernel figure: {what}")),
     }
+}
+
+/// Two threads of this process that move pages, each in memory and by a descriptor of its own: for one move of all.
+fn two_move(enough: Duration) -> Result<Spent, String> {
+    let [one, two] = std::thread::scope(|scope| {
+        [(); 2]
+            .map(|()| scope.spawn(|| super::moves::run(1, enough)))
+            .map(|thread| thread.join().expect("no panic"))
+    });
+    let (one, two) = (one?, two?);
+    // Each counts what both took.
+    let share = |one: f64, two: f64| (one + two) / 4.0;
+    Ok(Spent {
+        cpu: share(one.cpu, two.cpu),
+        system: share(one.system, two.system),
+        wall: share(one.wall, two.wall),
+        rounds: one.rounds + two.rounds,
+    })
 }
 
 /// Frames of the chain below, and words of each.
