@@ -23,18 +23,20 @@ fn bytes_are_shown(ran: &Ran, new: &str) -> Vec<String> {
     }
 }
 
+/// What `seal block` does.
+const WRITTEN: Expected = Expected {
+    kind: "seal-violation",
+    access: "write",
+    beside: Some(("inside", 7)),
+    block: Some((100, 4)),
+    ..Expected::FAULT
+};
+
 #[test]
 fn writing_to_a_sealed_block() {
     everywhere(&["right", "left"], |_, options| {
         let ran = victim("seal block").options(options).run();
-        let expected = Expected {
-            kind: "seal-violation",
-            access: "write",
-            beside: Some(("inside", 7)),
-            block: Some((100, 4)),
-            ..Expected::FAULT
-        };
-        let mut wrong = expected.verify(&ran);
+        let mut wrong = WRITTEN.verify(&ran);
         wrong.extend(sealer_is_named(&ran));
         wrong.extend(bytes_are_shown(&ran, "5a"));
         wrong
@@ -45,14 +47,7 @@ fn writing_to_a_sealed_block() {
 fn where_no_instruction_runs_by_itself_a_violation_does_not_know_what_it_would_have_written() {
     everywhere(&["right"], |_, options| {
         let ran = victim("seal block").options(options).environment("FENCEPOST_DENY", "steps").run();
-        let expected = Expected {
-            kind: "seal-violation",
-            access: "write",
-            beside: Some(("inside", 7)),
-            block: Some((100, 4)),
-            ..Expected::FAULT
-        };
-        let mut wrong = expected.verify(&ran);
+        let mut wrong = WRITTEN.verify(&ran);
         wrong.extend(bytes_are_shown(&ran, ""));
         wrong
     });

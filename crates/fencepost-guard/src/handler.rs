@@ -132,14 +132,18 @@ impl<P: Platform> Guard<P> {
             return self.go_on(setup, fault, address, case);
         }
         let reported = self.report_once(setup, &case, &Frames::Fault(fault), false);
-        match setup.options.on_error {
-            OnError::Exit => self.leave_process(setup),
-            _ if reported => {
-                self.write_summary_line(setup);
-                Verdict::Die
-            }
-            // Another fault of this thread's is being handled below us; let it speak.
-            _ => Verdict::Die,
+        self.after_deadly(setup, reported);
+        Verdict::Die
+    }
+
+    /// What follows a deadly report: the process leaves here, if it is to by its status, or else by the verdict.
+    pub(crate) fn after_deadly(&self, setup: &Setup, reported: bool) {
+        if setup.options.on_error == OnError::Exit {
+            self.leave_process(setup);
+        }
+        // If not, another fault of this thread's is being handled below us; let it speak.
+        if reported {
+            self.write_summary_line(setup);
         }
     }
 

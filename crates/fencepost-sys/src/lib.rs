@@ -13,6 +13,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod fault;
 mod load;
 mod loader;
 mod mappings;
@@ -28,6 +29,7 @@ pub mod switching;
 mod watchpoints;
 mod written;
 
+pub use fault::Fault;
 pub use loader::{Code, Loader};
 pub use mappings::Mappings;
 pub use missing::{Missing, MissingError, MissingOffer, Partly};
@@ -42,7 +44,7 @@ pub use os::{ErrorNumber, LibcHeap};
 pub use os::{ErrorNumber, LibcHeap, Next, bound, is_in_library};
 pub use os::{Host, is_in_this_object};
 pub use pages::{Limit, Pages, Wish};
-pub use platform::{Fault, Faults, Memory, Offers, Output, Platform, Threads, VmError, VmResult};
+pub use platform::{Faults, Memory, Offers, Output, Platform, Threads, VmError, VmResult};
 pub use protection::Protection;
 pub use range::{Moved, Range};
 pub use stepping::{AfterStep, OnFault, OnStep, Stepping, Steps, Verdict};

@@ -6,7 +6,7 @@
 
 use core::sync::atomic::AtomicU32;
 
-use fencepost_record::{Module, Registers};
+use fencepost_record::Module;
 
 use crate::{
     Loader, Mappings, Missing, MissingOffer, Moved, Names, OnFault, Protection, Range, Stepping, Watchpoints,
@@ -310,42 +310,6 @@ pub trait Output {
 
     /// Copies the command line, each argument ended by a zero byte, and says how long it is.
     fn arguments(&self, into: &mut [u8]) -> usize;
-}
-
-/// What a fault was, as the processor and the system told it.
-#[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    /// The signal (or exception) number.
-    pub signal: i32,
-    /// The address that was touched; `None` when the processor does not say (a non-canonical address).
-    pub address: Option<usize>,
-    /// Where the access began, if the instruction tells and it is not at `address`: it straddles two pages, of which
-    /// the first lets it pass.
-    pub start: Option<usize>,
-    /// Whether the address was worked out from the instruction rather than told by the processor.
-    pub decoded: bool,
-    /// How it was touched.
-    pub access: fencepost_record::AccessType,
-    /// How many bytes the instruction touches, where it was understood.
-    pub size: Option<u32>,
-    /// The instruction.
-    pub pc: usize,
-    /// The stack pointer.
-    pub sp: usize,
-    /// The frame pointer.
-    pub fp: usize,
-    /// Whether the signal was sent by a process rather than raised by an instruction.
-    pub sent: bool,
-    /// All registers.
-    pub registers: Registers,
-    /// Whether somebody else has a handler for this signal, who is asked next.
-    pub others: bool,
-    /// Whether the page is open to another thread's step, and to nobody else until that has ended.
-    pub held: bool,
-    /// Whether the access finds its page open when it is made again: the system's own alarm ([`Protection::Once`]).
-    pub once: bool,
-    /// What is left of the copy or filling that one repeated instruction makes, where it is one.
-    pub repeated: Option<fencepost_record::CopyInfo>,
 }
 
 /// Faults, signals and stacks.

@@ -1,6 +1,8 @@
 //! What is done about a fault, and running one instruction with pages open that are closed to others: a part of
 //! [`Platform`](crate::Platform).
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 #[cfg(doc)]
 use crate::Memory;
 use crate::{Fault, Protection, Range, VmResult};
@@ -47,6 +49,32 @@ pub enum AfterStep {
 
 /// Asked after an instruction that was run by itself, with the address of the next.
 pub type OnStep = fn(usize) -> AfterStep;
+
+/// Where the function to ask is kept, for a handler to find.
+pub(crate) struct StepHook(AtomicUsize);
+
+impl StepHook {
+    /// Nobody is asked yet.
+    pub(crate) const fn new() -> Self {
+        StepHook(AtomicUsize::new(0))
+    }
+
+    /// Has this function asked from now on.
+    pub(crate) fn set(&self, on_step: OnStep) {
+        self.0.store(on_step as usize, Ordering::Release);
+    }
+
+    /// Asks it, if there is one.
+    pub(crate) fn ask(&self, next: usize) -> AfterStep {
+        let address = self.0.load(Ordering::Acquire);
+        if address == 0 {
+            return AfterStep::Done;
+        }
+        // SAFETY: `set` stored a function of this type.
+        let on_step: OnStep = unsafe { core::mem::transmute(address) };
+        on_step(next)
+    }
+}
 
 /// Running one instruction with pages open that are closed to others: see [`Verdict::Step`].
 ///

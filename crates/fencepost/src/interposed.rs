@@ -9,16 +9,11 @@
 #![allow(clippy::missing_safety_doc, reason = "each has the rules of the C function of its name")]
 #![allow(missing_docs, reason = "documented by the C standard, POSIX and malloc(3)")]
 
-use core::ffi::{c_int, c_void};
+use core::ffi::c_void;
 
-use fencepost_guard::{Family, Given};
-use fencepost_malloc::{Failure, Malloc, Result};
-use fencepost_sys::{ErrorNumber, Host, LibcHeap};
-
-use crate::runtime::{GUARD, here};
-
-/// malloc's meaning over this program's runtime.
-static MALLOC: Malloc<Host, LibcHeap> = Malloc::new(&GUARD, LibcHeap);
+use crate::c_heap::{MALLOC, resized};
+pub use crate::c_heap::{aligned_alloc, calloc, free, malloc, posix_memalign, realloc, valloc};
+use crate::runtime::here;
 
 /// Runs when the library is loaded, which is before the program's own code.
 pub extern "C" fn on_load() {
@@ -30,46 +25,7 @@ pub extern "C" fn step_back() {
     MALLOC.stand_back();
 }
 
-fn number(failure: Failure) -> ErrorNumber {
-    match failure {
-        Failure::NoMemory => ErrorNumber::NO_MEMORY,
-        Failure::Invalid => ErrorNumber::INVALID,
-    }
-}
-
-/// A block as C functions give it: null with `errno` set where there is none.
-fn given(block: Result) -> *mut c_void {
-    resized(block.map(|block| block.as_ptr()))
-}
-
-/// The same of a resized block, which may be null without an error.
-fn resized(block: Result<*mut u8>) -> *mut c_void {
-    match block {
-        Ok(block) => block.cast(),
-        Err(failure) => {
-            number(failure).set();
-            core::ptr::null_mut()
-        }
-    }
-}
-
 // Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames.
-
-#[inline(never)]
-pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
-    given(MALLOC.malloc(size, Family::C, here()))
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
-    given(MALLOC.calloc(count, size, here()))
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: the caller's promise to realloc.
-    resized(unsafe { MALLOC.realloc(block.cast(), size, here()) })
-}
 
 #[inline(never)]
 pub unsafe extern "C" fn reallocf(block: *mut c_void, size: usize) -> *mut c_void {
@@ -80,39 +36,6 @@ pub unsafe extern "C" fn reallocf(block: *mut c_void, size: usize) -> *mut c_voi
         unsafe { free(block) };
     }
     resized(moved)
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn free(block: *mut c_void) {
-    if block.is_null() {
-        return;
-    }
-    let errno = ErrorNumber::get();
-    // SAFETY: the caller's promise to free.
-    unsafe { MALLOC.free(block.cast(), Given::nothing(Family::C), here()) };
-    errno.set();
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
-    given(MALLOC.aligned(align, size, Family::C, here()))
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn posix_memalign(into: *mut *mut c_void, align: usize, size: usize) -> c_int {
-    match MALLOC.posix_memalign(align, size, here()) {
-        Ok(block) => {
-            // SAFETY: the caller gives a place for the address.
-            unsafe { into.write(block.as_ptr().cast()) };
-            0
-        }
-        Err(failure) => number(failure).number(),
-    }
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn valloc(size: usize) -> *mut c_void {
-    given(MALLOC.pages(size, false, here()))
 }
 
 #[inline(never)]

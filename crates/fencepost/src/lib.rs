@@ -25,6 +25,8 @@
 
 mod alloc;
 mod audit;
+#[cfg(any(fencepost_libc, fencepost_interpose))]
+mod c_heap;
 mod capture;
 mod closing;
 mod demangle;

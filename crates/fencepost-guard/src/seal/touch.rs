@@ -215,12 +215,9 @@ impl<P: Platform> Guard<P> {
     /// Writes the report of an instruction that has run; whether the process ends with it.
     pub(crate) fn report_result(&self, setup: &Setup, pending: &Pending) -> bool {
         let Some(Report { case, fault, walk, is_deadly }) = &pending.report else { return false };
-        self.report_walked(setup, case, &Frames::Fault(fault), walk, !is_deadly);
+        let reported = self.report_walked(setup, case, &Frames::Fault(fault), walk, !is_deadly);
         if *is_deadly {
-            if setup.options.on_error == OnError::Exit {
-                self.leave_process(setup);
-            }
-            self.write_summary_line(setup);
+            self.after_deadly(setup, reported);
         }
         *is_deadly
     }

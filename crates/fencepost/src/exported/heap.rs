@@ -7,26 +7,11 @@ use core::ffi::{c_int, c_void};
 use fencepost_guard::{Family, Given};
 use fencepost_sys::ErrorNumber;
 
-use super::{MALLOC, behind, given, number, resized};
+use super::{MALLOC, behind, given, resized};
+use crate::c_heap::free_keeping_errno;
 use crate::runtime::here;
 
 // Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames.
-
-#[inline(never)]
-pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
-    given(MALLOC.malloc(size, Family::C, here()))
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
-    given(MALLOC.calloc(count, size, here()))
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: the caller's promise to realloc.
-    resized(unsafe { MALLOC.realloc(block.cast(), size, here()) })
-}
 
 #[inline(never)]
 pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, size: usize) -> *mut c_void {
@@ -41,12 +26,6 @@ pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, size: us
     }
     // SAFETY: the caller's promise to reallocarray.
     resized(unsafe { MALLOC.reallocarray(block.cast(), count, size, here()) })
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn free(block: *mut c_void) {
-    // SAFETY: the caller's promise to free.
-    unsafe { free_keeping_errno(block, Given::nothing(Family::C), here()) };
 }
 
 #[inline(never)]
@@ -70,45 +49,9 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, s
     unsafe { free_keeping_errno(block, told, here()) };
 }
 
-/// POSIX.1-2024: free leaves errno as it is.
-///
-/// # Safety
-/// As `free`.
-pub(super) unsafe fn free_keeping_errno(block: *mut c_void, told: Given, anchor: usize) {
-    if block.is_null() {
-        return;
-    }
-    let errno = ErrorNumber::get();
-    // SAFETY: passed on to the caller.
-    unsafe { MALLOC.free(block.cast(), told, anchor) };
-    errno.set();
-}
-
 #[inline(never)]
 pub unsafe extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     given(MALLOC.memalign(align, size, here()))
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
-    given(MALLOC.aligned(align, size, Family::C, here()))
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn posix_memalign(into: *mut *mut c_void, align: usize, size: usize) -> c_int {
-    match MALLOC.posix_memalign(align, size, here()) {
-        Ok(block) => {
-            // SAFETY: the caller gives a place for the address.
-            unsafe { into.write(block.as_ptr().cast()) };
-            0
-        }
-        Err(failure) => number(failure).number(),
-    }
-}
-
-#[inline(never)]
-pub unsafe extern "C" fn valloc(size: usize) -> *mut c_void {
-    given(MALLOC.pages(size, false, here()))
 }
 
 #[inline(never)]

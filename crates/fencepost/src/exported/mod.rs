@@ -20,11 +20,6 @@ mod structures;
 mod threads;
 mod vectors;
 
-use core::ffi::c_void;
-
-use fencepost_malloc::{Failure, Malloc, Result};
-use fencepost_sys::{ErrorNumber, Host, LibcHeap};
-
 pub use buffers::*;
 #[cfg(target_arch = "x86_64")]
 pub use copies::*;
@@ -38,42 +33,13 @@ pub use start::{on_load, step_back};
 pub use structures::*;
 pub use threads::*;
 
+use crate::c_heap::{MALLOC, given, resized};
+pub use crate::c_heap::{aligned_alloc, calloc, free, malloc, posix_memalign, realloc, valloc};
 use crate::runtime::GUARD;
-
-/// malloc's meaning over this program's runtime.
-static MALLOC: Malloc<Host, LibcHeap> = Malloc::new(&GUARD, LibcHeap);
 
 /// Whether the program's system calls come by functions of ours that look at their buffers. May allocate.
 pub(crate) fn looks_at_calls() -> bool {
     GUARD.checks_buffers() && !MALLOC.stands_back() && start::is_in_force()
-}
-
-/// A block as C functions give it: null with `errno` set where there is none.
-fn given(block: Result) -> *mut c_void {
-    match block {
-        Ok(block) => block.as_ptr().cast(),
-        Err(failure) => refused(failure),
-    }
-}
-
-/// The same of a resized block, which may be null without an error.
-fn resized(block: Result<*mut u8>) -> *mut c_void {
-    match block {
-        Ok(block) => block.cast(),
-        Err(failure) => refused(failure),
-    }
-}
-
-fn refused(failure: Failure) -> *mut c_void {
-    number(failure).set();
-    core::ptr::null_mut()
-}
-
-fn number(failure: Failure) -> ErrorNumber {
-    match failure {
-        Failure::NoMemory => ErrorNumber::NO_MEMORY,
-        Failure::Invalid => ErrorNumber::INVALID,
-    }
 }
 
 /// Calls the function that stands behind ours, if there is one: `None` where there is none.

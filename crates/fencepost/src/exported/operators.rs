@@ -13,8 +13,8 @@ use fencepost_guard::{Family, Given};
 use fencepost_malloc::Result;
 use fencepost_sys::{Faults, Host};
 
-use super::heap::free_keeping_errno;
 use super::{MALLOC, behind};
+use crate::c_heap::free_keeping_errno;
 use crate::runtime::{GUARD, here};
 
 // Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames.

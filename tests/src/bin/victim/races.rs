@@ -254,15 +254,7 @@ fn audit() {
         7
     };
     let (result, audit) = fencepost::audit_writes(&block, phase).expect("watched");
-    for page in &audit.pages {
-        let size = page.block.as_ref().map(|block| block.size);
-        println!(
-            "page {} of block {size:?}: {} writes, unseen {}",
-            (page.address - at) / 4096,
-            page.writes.len(),
-            page.unseen
-        );
-    }
+    tell_pages(&audit, at);
     println!("result {result} lost {}", audit.lost);
 }
 
@@ -281,4 +273,17 @@ fn readers() {
     });
     println!("sums {}", sums.iter().all(|sum| *sum == 2000 * 1023 * 512));
     println!("violations {}", seal.violations());
+}
+
+/// The pages that an audit found, counted from an address.
+pub fn tell_pages(audit: &fencepost::Audit, from: usize) {
+    for page in &audit.pages {
+        let size = page.block.as_ref().map(|block| block.size);
+        println!(
+            "page {} of block {size:?}: {} writes, unseen {}",
+            (page.address - from) / 4096,
+            page.writes.len(),
+            page.unseen
+        );
+    }
 }

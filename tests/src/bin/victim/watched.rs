@@ -395,14 +395,6 @@ fn audit(what: &str) {
     };
     let (read, audit) = fencepost::audit(bytes, phase).expect("audited");
     println!("{}", audit.way);
-    for page in &audit.pages {
-        let size = page.block.as_ref().map(|block| block.size);
-        println!(
-            "page {} of block {size:?}: {} writes, unseen {}",
-            (page.address - at) / 4096,
-            page.writes.len(),
-            page.unseen
-        );
-    }
+    crate::races::tell_pages(&audit, at);
     println!("read {read} lost {}", audit.lost);
 }

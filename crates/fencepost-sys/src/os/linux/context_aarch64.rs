@@ -3,7 +3,7 @@
 //! Source: `arch/arm64/include/uapi/asm/sigcontext.h` of the kernel: behind the registers there is a list of records, each
 //! with a magic number and its size, one of which holds the syndrome.
 
-use fencepost_record::{AccessType, Registers};
+use fencepost_record::Registers;
 
 use super::chain::Delivery;
 use super::fault_aarch64::describe;
@@ -33,23 +33,8 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     for (name, value) in NAMES.into_iter().zip(machine.regs) {
         listed.push(name, value);
     }
-    let mut fault = Fault {
-        signal: delivery.signal,
-        address: None,
-        start: None,
-        decoded: false,
-        access: AccessType::None,
-        size: None,
-        pc: machine.pc as usize,
-        sp: machine.sp as usize,
-        fp: machine.regs.get(29).map_or(0, |fp| *fp as usize),
-        sent: delivery.is_sent(),
-        registers: listed,
-        others,
-        held: false,
-        once: false,
-        repeated: None,
-    };
+    let at = [machine.pc as usize, machine.sp as usize, machine.regs.get(29).map_or(0, |fp| *fp as usize)];
+    let mut fault = Fault { sent: delivery.is_sent(), others, ..Fault::at(delivery.signal, at, listed) };
     if fault.sent {
         return fault;
     }

@@ -2,7 +2,7 @@
 //!
 //! Source: `arch/x86/include/uapi/asm/sigcontext.h` of the kernel.
 
-use fencepost_record::{AccessType, Registers};
+use fencepost_record::Registers;
 
 use super::chain::Delivery;
 use super::fault_x86_64::{Raised, describe};
@@ -72,23 +72,8 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     for (name, number) in NAMES {
         listed.push(name, value(number) as u64);
     }
-    let mut fault = Fault {
-        signal: delivery.signal,
-        address: None,
-        start: None,
-        decoded: false,
-        access: AccessType::None,
-        size: None,
-        pc: value(libc::REG_RIP) as usize,
-        sp: value(libc::REG_RSP) as usize,
-        fp: value(libc::REG_RBP) as usize,
-        sent: delivery.is_sent(),
-        registers: listed,
-        others,
-        held: false,
-        once: false,
-        repeated: None,
-    };
+    let at = [value(libc::REG_RIP) as usize, value(libc::REG_RSP) as usize, value(libc::REG_RBP) as usize];
+    let mut fault = Fault { sent: delivery.is_sent(), others, ..Fault::at(delivery.signal, at, listed) };
     if fault.sent {
         return fault;
     }

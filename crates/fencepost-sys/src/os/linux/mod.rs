@@ -39,6 +39,8 @@ mod decode_x86_64;
 #[path = "../unix/emergency.rs"]
 mod emergency;
 mod environment;
+#[path = "../unix/error_number.rs"]
+mod error_number;
 #[cfg(any(test, target_arch = "aarch64"))]
 #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "its decision is tested everywhere"))]
 #[path = "../unix/fault_aarch64.rs"]
@@ -84,7 +86,8 @@ mod xstate;
 use core::ffi::CStr;
 
 use crate::Platform;
-pub use next::{ErrorNumber, LibcHeap, Next, bound, is_in_library, is_in_this_object};
+pub use error_number::ErrorNumber;
+pub use next::{LibcHeap, Next, bound, is_in_library, is_in_this_object};
 
 /// The system this was built for. Has no state of its own: every value is the same one.
 #[derive(Clone, Copy, Debug, Default)]

@@ -153,37 +153,6 @@ fn about(address: usize) -> Option<libc::Dl_info> {
     unsafe { (libc::dladdr(address as *const c_void, found.as_mut_ptr()) != 0).then(|| found.assume_init()) }
 }
 
-/// Where this thread's error number is.
-#[derive(Clone, Copy, Debug)]
-pub struct ErrorNumber(i32);
-
-impl ErrorNumber {
-    /// No memory (`ENOMEM`).
-    pub const NO_MEMORY: ErrorNumber = ErrorNumber(libc::ENOMEM);
-    /// An argument that is not allowed (`EINVAL`).
-    pub const INVALID: ErrorNumber = ErrorNumber(libc::EINVAL);
-
-    /// There is no such function (`ENOSYS`).
-    pub const NOT_THERE: ErrorNumber = ErrorNumber(libc::ENOSYS);
-
-    /// The one in force.
-    pub fn get() -> ErrorNumber {
-        // SAFETY: the C library gives each thread its own errno, which lives as long as the thread.
-        ErrorNumber(unsafe { *libc::__errno_location() })
-    }
-
-    /// Puts it in force.
-    pub fn set(self) {
-        // SAFETY: as above.
-        unsafe { *libc::__errno_location() = self.0 };
-    }
-
-    /// The number itself, as functions give it that do not use `errno`.
-    pub const fn number(self) -> i32 {
-        self.0
-    }
-}
-
 /// The C library's heap, whatever name `malloc` is bound to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LibcHeap;

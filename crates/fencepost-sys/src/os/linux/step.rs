@@ -9,13 +9,14 @@
 //! there are no steps.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::chain::{self, Delivery, signal_bit};
 use super::memory::protect;
 use super::probe::{self, Feature};
 use super::raw::{File, syscall};
 use super::{Host, context, keys, signals, watchpoints};
+use crate::stepping::StepHook;
 use crate::{AfterStep, OnStep, Protection, Range, Stepping, Steps, Threads, VmResult};
 
 thread_local! {
@@ -33,7 +34,7 @@ struct Before {
 }
 
 /// The runtime's function, as an address; 0 before there is one.
-static ON_STEP: AtomicUsize = AtomicUsize::new(0);
+static ON_STEP: StepHook = StepHook::new();
 
 const UNKNOWN: u32 = 0;
 const IMPOSSIBLE: u32 = 1;
@@ -51,7 +52,7 @@ const TRAP_TRACE: i32 = 2;
 
 impl Stepping for Host {
     fn ready_to_step(&self, on_step: OnStep) -> Steps {
-        ON_STEP.store(on_step as usize, Ordering::Release);
+        ON_STEP.set(on_step);
         if probe::denied(Feature::Steps) || is_traced() || !signals::put_trap_in_force() {
             return Steps::Impossible;
         }
@@ -151,7 +152,7 @@ pub(super) fn ends_with(delivery: &Delivery) -> bool {
     }
     // SAFETY: the kernel hands a handler a valid context.
     let next = unsafe { context::instruction(delivery.context) };
-    match ask_runtime(next) {
+    match ON_STEP.ask(next) {
         AfterStep::Again => arm(delivery),
         AfterStep::Done => disarm(delivery),
         AfterStep::Back => {
@@ -164,16 +165,6 @@ pub(super) fn ends_with(delivery: &Delivery) -> bool {
         }
     }
     true
-}
-
-fn ask_runtime(next: usize) -> AfterStep {
-    let address = ON_STEP.load(Ordering::Acquire);
-    if address == 0 {
-        return AfterStep::Done;
-    }
-    // SAFETY: `ready_to_step` stored a function of this type.
-    let on_step: OnStep = unsafe { core::mem::transmute(address) };
-    on_step(next)
 }
 
 /// Runs one instruction by itself and says whether it trapped.

@@ -1,6 +1,6 @@
 //! What the system tells about a fault on aarch64. Source: `osfmk/mach/arm/_structs.h` of XNU.
 
-use fencepost_record::{AccessType, Registers};
+use fencepost_record::Registers;
 
 use super::chain::Delivery;
 use super::fault_aarch64::describe;
@@ -27,23 +27,8 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     }
     listed.push("x29", registers.__fp);
     listed.push("x30", registers.__lr);
-    let mut fault = Fault {
-        signal: delivery.signal,
-        address: None,
-        start: None,
-        decoded: false,
-        access: AccessType::None,
-        size: None,
-        pc: registers.__pc as usize,
-        sp: registers.__sp as usize,
-        fp: registers.__fp as usize,
-        sent: delivery.is_sent(),
-        registers: listed,
-        others,
-        held: false,
-        once: false,
-        repeated: None,
-    };
+    let at = [registers.__pc as usize, registers.__sp as usize, registers.__fp as usize];
+    let mut fault = Fault { sent: delivery.is_sent(), others, ..Fault::at(delivery.signal, at, listed) };
     if fault.sent {
         return fault;
     }

@@ -1,6 +1,6 @@
 //! What the system tells about a fault on x86_64. Source: `osfmk/mach/i386/_structs.h` of XNU.
 
-use fencepost_record::{AccessType, Registers};
+use fencepost_record::Registers;
 
 use super::chain::Delivery;
 use super::fault_x86_64::{Raised, describe};
@@ -38,23 +38,8 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     for (name, value) in named {
         listed.push(name, value);
     }
-    let mut fault = Fault {
-        signal: delivery.signal,
-        address: None,
-        start: None,
-        decoded: false,
-        access: AccessType::None,
-        size: None,
-        pc: registers.__rip as usize,
-        sp: registers.__rsp as usize,
-        fp: registers.__rbp as usize,
-        sent: delivery.is_sent(),
-        registers: listed,
-        others,
-        held: false,
-        once: false,
-        repeated: None,
-    };
+    let at = [registers.__rip as usize, registers.__rsp as usize, registers.__rbp as usize];
+    let mut fault = Fault { sent: delivery.is_sent(), others, ..Fault::at(delivery.signal, at, listed) };
     if fault.sent {
         return fault;
     }

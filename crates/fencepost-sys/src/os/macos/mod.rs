@@ -23,6 +23,8 @@ mod decode_aarch64;
 mod decode_x86_64;
 #[path = "../unix/emergency.rs"]
 mod emergency;
+#[path = "../unix/error_number.rs"]
+mod error_number;
 #[cfg(target_arch = "aarch64")]
 #[path = "../unix/fault_aarch64.rs"]
 mod fault_aarch64;
@@ -60,7 +62,8 @@ mod written;
 use core::ffi::CStr;
 
 use crate::Platform;
-pub use next::{ErrorNumber, LibcHeap, is_in_this_object};
+pub use error_number::ErrorNumber;
+pub use next::{LibcHeap, is_in_this_object};
 
 /// The system this was built for. Has no state of its own: every value is the same one.
 #[derive(Clone, Copy, Debug, Default)]

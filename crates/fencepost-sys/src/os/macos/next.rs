@@ -24,34 +24,6 @@ fn object_of(address: usize) -> Option<usize> {
     found.map(|found| found.dli_fbase.addr())
 }
 
-/// This thread's error number.
-#[derive(Clone, Copy, Debug)]
-pub struct ErrorNumber(i32);
-
-impl ErrorNumber {
-    /// No memory (`ENOMEM`).
-    pub const NO_MEMORY: ErrorNumber = ErrorNumber(libc::ENOMEM);
-    /// An argument that is not allowed (`EINVAL`).
-    pub const INVALID: ErrorNumber = ErrorNumber(libc::EINVAL);
-
-    /// The one in force.
-    pub fn get() -> ErrorNumber {
-        // SAFETY: the C library gives each thread its own errno, which lives as long as the thread.
-        ErrorNumber(unsafe { *libc::__error() })
-    }
-
-    /// Puts it in force.
-    pub fn set(self) {
-        // SAFETY: as above.
-        unsafe { *libc::__error() = self.0 };
-    }
-
-    /// The number itself, as functions give it that do not use `errno`.
-    pub const fn number(self) -> i32 {
-        self.0
-    }
-}
-
 /// The C library's heap.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LibcHeap;

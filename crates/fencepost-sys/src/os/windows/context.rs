@@ -43,11 +43,9 @@ pub(in crate::os) fn fault(
     }
     let [how, address] = parameters(record);
     let told = record.NumberParameters >= 2;
+    let at = [context.Rip as usize, context.Rsp as usize, context.Rbp as usize];
     let mut fault = Fault {
-        signal: record.ExceptionCode,
         address: (told && address != NO_ADDRESS).then_some(address),
-        start: None,
-        decoded: false,
         access: match how {
             _ if !told => AccessType::None,
             0 => AccessType::Read,
@@ -55,16 +53,9 @@ pub(in crate::os) fn fault(
             8 => AccessType::Execute,
             _ => AccessType::None,
         },
-        size: None,
-        pc: context.Rip as usize,
-        sp: context.Rsp as usize,
-        fp: context.Rbp as usize,
-        sent: false,
-        registers,
         others,
-        held: false,
         once: record.ExceptionCode == EXCEPTION_GUARD_PAGE,
-        repeated: None,
+        ..Fault::at(record.ExceptionCode, at, registers)
     };
     if record.ExceptionCode == EXCEPTION_STACK_OVERFLOW {
         // Told while there is room for handlers left: what was reached is where the stack ends, as seen from outside.

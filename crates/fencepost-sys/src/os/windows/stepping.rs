@@ -9,7 +9,7 @@
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use windows_sys::Win32::System::Diagnostics::Debug::CONTEXT;
 use windows_sys::Win32::System::Threading::SwitchToThread;
@@ -19,6 +19,7 @@ use super::teb::{self, Kept};
 use super::word::Word;
 use super::{Host, faults};
 use crate::os::processor::context;
+use crate::stepping::StepHook;
 use crate::{AfterStep, Memory, OnStep, Protection, Range, Stepping, Steps, VmResult};
 
 /// The trap flag of `EFLAGS`.
@@ -33,7 +34,7 @@ const ARMED: usize = 1;
 const TRYING: usize = 2;
 
 /// The runtime's function, as an address; 0 before there is one.
-static ON_STEP: AtomicUsize = AtomicUsize::new(0);
+static ON_STEP: StepHook = StepHook::new();
 
 const UNKNOWN: u32 = 0;
 const IMPOSSIBLE: u32 = 1;
@@ -62,7 +63,7 @@ pub(super) fn prepare() {
 
 impl Stepping for Host {
     fn ready_to_step(&self, on_step: OnStep) -> Steps {
-        ON_STEP.store(on_step as usize, Ordering::Release);
+        ON_STEP.set(on_step);
         if denied(Feature::Steps) || !DOING.is_plain() || !faults::are_installed() || teb::is_debugged() {
             return Steps::Impossible;
         }
@@ -115,7 +116,7 @@ pub(super) fn end(context: &mut CONTEXT) {
     if DOING.is_plain() && DOING.get() == ARMED {
         let _kept = Kept::new();
         // No instruction is there: the step is over, whatever comes next.
-        ask_runtime(0);
+        ON_STEP.ask(0);
         disarm(context);
     }
 }
@@ -133,7 +134,7 @@ pub(super) fn on_trap(context: &mut CONTEXT) -> bool {
         }
         ARMED => {
             let _kept = Kept::new();
-            match ask_runtime(context.Rip as usize) {
+            match ON_STEP.ask(context.Rip as usize) {
                 AfterStep::Again => context.EFlags |= TRAP,
                 AfterStep::Done => disarm(context),
                 AfterStep::Back => {
@@ -148,16 +149,6 @@ pub(super) fn on_trap(context: &mut CONTEXT) -> bool {
         }
         _ => false,
     }
-}
-
-fn ask_runtime(next: usize) -> AfterStep {
-    let address = ON_STEP.load(Ordering::Acquire);
-    if address == 0 {
-        return AfterStep::Done;
-    }
-    // SAFETY: `ready_to_step` stored a function of this type.
-    let on_step: OnStep = unsafe { core::mem::transmute(address) };
-    on_step(next)
 }
 
 /// Runs one instruction by itself and says whether it trapped.
