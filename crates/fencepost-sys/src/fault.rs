@@ -32,7 +32,7 @@ pub struct Fault {
     pub others: bool,
     /// Whether the page is open to another thread's step, and to nobody else until that has ended.
     pub held: bool,
-    /// Whether the access finds its page open when it is made again: the system's own alarm ([`Protection::Once`]).
+    /// Whether the access finds its page open when it is made again: the system's own alarm ([`Protection::Once`](crate::Protection::Once)).
     pub once: bool,
     /// What is left of the copy or filling that one repeated instruction makes, where it is one.
     pub repeated: Option<fencepost_record::CopyInfo>,
