@@ -1,5 +1,7 @@
 //! Drives the built command on real programs: what they end with, what is said, what is left behind.
 
+#[path = "main/allocators.rs"]
+mod allocators;
 #[path = "main/demo.rs"]
 mod demo;
 #[path = "main/files.rs"]
@@ -12,3 +14,5 @@ mod out_of_reach;
 mod programs;
 #[path = "main/settings.rs"]
 mod settings;
+#[path = "main/sites.rs"]
+mod sites;

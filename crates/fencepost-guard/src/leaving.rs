@@ -95,9 +95,12 @@ impl<P: Platform> Guard<P> {
 
     /// Whether there is nothing to account for: see [`Guard::stand_aside`].
     pub(crate) fn has_no_part(&self, setup: &Setup) -> bool {
-        self.aside.load(Ordering::Relaxed) != 0
-            && self.reporter.count.load(Ordering::Relaxed) == 0
-            && self.account(setup).total == 0
+        if self.aside.load(Ordering::Relaxed) == 0 || self.reporter.count.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        let account = self.account(setup);
+        // Blocks that pass unseen go on passing, and being counted, for as long as a thread's allowance lasts.
+        account.guarded == 0 && (account.total == 0 || setup.options.mode.leaves_most())
     }
 
     /// Counts a block that was asked for after [`Guard::decline`].

@@ -283,12 +283,14 @@ impl<P: Platform> Guard<P> {
 
     /// The summary in both forms, the text as far as `summary` asks for it.
     pub(crate) fn print_summary(&self, setup: &Setup) {
+        if self.has_no_part(setup) {
+            return;
+        }
         if let Some(file) = setup.options.report.and_then(|path| self.open(&self.reporter.file, &path)) {
             self.write_sites_line(setup, file);
         }
         self.write_summary_line(setup);
         let wanted = match setup.options.summary {
-            _ if self.has_no_part(setup) => false,
             When::On => true,
             When::Off => false,
             When::Auto => {

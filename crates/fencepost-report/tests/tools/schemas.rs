@@ -59,19 +59,45 @@ fn sarif_is_valid_by_the_published_schema() {
     assert!(complaints(schema, &log).is_some());
 }
 
-#[test]
-fn reports_are_valid_by_our_schema() {
+/// The schema of a report file's lines.
+fn our_schema() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/report.schema.json");
     let mut schema: Value =
         serde_json::from_str(&std::fs::read_to_string(path).expect("text")).expect("JSON");
     schema["$id"] = "urn:schema".into();
+    schema
+}
+
+#[test]
+fn reports_are_valid_by_our_schema() {
+    let schema = our_schema();
     for (name, line, _) in cases() {
         let mut report: Value = serde_json::from_str(&line).expect("JSON");
-        if report["schema"] != "fencepost-report/1" {
-            continue;
-        }
+        assert_eq!(report["schema"], "fencepost-report/1", "{name}");
         assert_eq!(complaints(schema.clone(), &report), None, "{name}");
         report["confidence"] = "middling".into();
         assert!(complaints(schema.clone(), &report).is_some(), "{name}");
     }
+    let findings = rendered(&collection(&["heap-buffer-overflow", "use-after-free"]), Format::Json);
+    for line in findings.lines() {
+        assert_eq!(complaints(schema.clone(), &serde_json::from_str(line).expect("JSON")), None);
+    }
+}
+
+/// What the page about the format shows are such lines too: the summary, the sites and the start.
+#[test]
+fn the_other_lines_are_valid_by_our_schema() {
+    let schema = our_schema();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/report-format.md");
+    let page = std::fs::read_to_string(page).expect("text");
+    let mut seen = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with("{\"schema\":")) {
+        let mut shown: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(complaints(schema.clone(), &shown), None, "{line}");
+        seen.insert(shown["schema"].as_str().expect("a name").to_owned());
+        shown.as_object_mut().expect("an object").remove("mode");
+        assert!(complaints(schema.clone(), &shown).is_some(), "{line}");
+    }
+    let wanted = ["fencepost-sites/1", "fencepost-start/1", "fencepost-summary/1"].map(str::to_owned);
+    assert!(seen.is_superset(&BTreeSet::from(wanted)), "{seen:?}");
 }
