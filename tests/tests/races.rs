@@ -123,6 +123,40 @@ fn a_sealed_value_is_changed_by_its_owner_only() {
     });
 }
 
+/// What `race key` prints, with protection keys and without.
+fn keyed_prints(alone: bool, calls: &str) -> String {
+    let (caught, set_right) = if alone { (1, 5) } else { (0, 0) };
+    format!(
+        "armed\nalone {alone} calls {calls}\nwhile open caught {caught} written 5\nhandler read 1000 and 1000\n\
+         older read 1000\nborn inside caught 1 written 6\nnested caught 2\nkernel read Some(16) wrote Some(64)\n\
+         child 9 caught 1\nparent 1\nsealed true set right {set_right}\nsurvived\n"
+    )
+}
+
+/// A thousand changes: no system call with keys, else a pair each. `scripts/with-keys` runs the same where there are keys.
+#[test]
+fn a_sealed_value_opens_to_one_thread_where_there_are_keys() {
+    for without in ["", "keys"] {
+        let ran =
+            victim("race key").options("on_error=continue").environment("FENCEPOST_DENY", without).run();
+        let alone = ran.stdout.contains("\nalone true ");
+        let calls =
+            ran.stdout.split("calls ").nth(1).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        println!(
+            "a thousand changes take {calls} memory calls, {} keys",
+            if alone { "with" } else { "without" }
+        );
+        let mut wrong =
+            ends(&ran, 100, &keyed_prints(alone, calls), "seal-violation", if alone { 5 } else { 4 });
+        let number: u64 = calls.parse().unwrap_or(u64::MAX);
+        let right = if alone { number == 0 } else { (2000..2100).contains(&number) };
+        if !right || (alone && without == "keys") {
+            wrong.extend(ran.complain(vec!["so many calls are not right".into()]));
+        }
+        fail_on(wrong);
+    }
+}
+
 #[test]
 fn a_watch_notes_every_write() {
     for without in ["", "keys"] {

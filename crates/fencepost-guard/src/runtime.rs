@@ -270,6 +270,7 @@ impl<P: Platform> Guard<P> {
         };
         state.set_alternate_stack(self.platform.ensure_alternate_stack());
         state.set_stack(self.platform.stack_bounds().unwrap_or_default());
+        self.platform.drop_inherited_leave();
         self.platform.set_thread_word(core::ptr::from_ref(state) as usize);
         self.platform.at_thread_exit(self.hooks.thread_exit, core::ptr::from_ref(state) as usize);
         Some(state)

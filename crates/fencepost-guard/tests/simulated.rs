@@ -20,6 +20,8 @@ mod faults;
 mod files;
 #[path = "simulated/filters.rs"]
 mod filters;
+#[path = "simulated/keyed.rs"]
+mod keyed;
 #[path = "simulated/leaks.rs"]
 mod leaks;
 #[path = "simulated/limits.rs"]

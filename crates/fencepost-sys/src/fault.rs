@@ -32,6 +32,8 @@ pub struct Fault {
     pub others: bool,
     /// Whether the page is open to another thread's step, and to nobody else until that has ended.
     pub held: bool,
+    /// Whether the thread had leave to write to pages that are closed by key ([`Keys`](crate::Keys)).
+    pub can_write: bool,
     /// Whether the access finds its page open when it is made again: the system's own alarm ([`Protection::Once`](crate::Protection::Once)).
     pub once: bool,
     /// What is left of the copy or filling that one repeated instruction makes, where it is one.
@@ -55,6 +57,7 @@ impl Fault {
             registers,
             others: false,
             held: false,
+            can_write: false,
             once: false,
             repeated: None,
         }

@@ -14,6 +14,7 @@
 )]
 
 mod fault;
+mod keys;
 mod load;
 mod loader;
 mod mappings;
@@ -30,6 +31,7 @@ mod watchpoints;
 mod written;
 
 pub use fault::Fault;
+pub use keys::Keys;
 pub use loader::{Code, Loader};
 pub use mappings::Mappings;
 pub use missing::{Missing, MissingError, MissingOffer, Partly};

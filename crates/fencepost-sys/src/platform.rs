@@ -9,7 +9,8 @@ use core::sync::atomic::AtomicU32;
 use fencepost_record::Module;
 
 use crate::{
-    Loader, Mappings, Missing, MissingOffer, Moved, Names, OnFault, Protection, Range, Stepping, Watchpoints,
+    Keys, Loader, Mappings, Missing, MissingOffer, Moved, Names, OnFault, Protection, Range, Stepping,
+    Watchpoints,
 };
 
 /// Why a call to the system failed.
@@ -375,7 +376,18 @@ pub trait Faults {
 
 /// An operating system, as fencepost sees it.
 pub trait Platform:
-    Memory + Mappings + Threads + Output + Loader + Names + Faults + Stepping + Watchpoints + Sync + 'static
+    Memory
+    + Mappings
+    + Threads
+    + Output
+    + Loader
+    + Names
+    + Faults
+    + Stepping
+    + Keys
+    + Watchpoints
+    + Sync
+    + 'static
 {
     /// Finds out what the system offers by trying it. To be called once, before anything else.
     fn probe(&self);

@@ -9,6 +9,8 @@ pub enum Protection {
     Once,
     /// Read.
     Read,
+    /// Read; and write, to a thread that has opened the key ([`Keys::open_writes`](crate::Keys::open_writes)). Only where there is one.
+    Keyed,
     /// Read and write.
     ReadWrite,
 }

@@ -73,6 +73,22 @@ impl Closed {
         Ok(Closed { ticket: Some(ticket), exact })
     }
 
+    /// Closes whole pages of ours, of which nobody needs to be asked what they allow: reading and writing.
+    ///
+    /// # Safety
+    /// They must stay mapped until this is dropped, and nothing that the runtime itself uses may lie there.
+    pub(crate) unsafe fn of_own_pages(
+        purpose: Purpose,
+        pages: Range,
+        anchor: usize,
+    ) -> Result<Closed, SealError> {
+        let mut foreign = FOREIGN.lock();
+        // SAFETY: the caller's promise.
+        let ticket = unsafe { GUARD.seal_other(purpose, pages, anchor) }?;
+        foreign.push(Foreign { serial: ticket.serial(), pages, more: Vec::new() });
+        Ok(Closed { ticket: Some(ticket), exact: pages })
+    }
+
     /// Watches by watchpoints of the processor; `None` where that cannot be.
     pub(crate) fn by_watchpoints(start: usize, len: usize, anchor: usize) -> Option<Closed> {
         let exact = Range { start, len };

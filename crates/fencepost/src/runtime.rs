@@ -1,7 +1,7 @@
 //! The one runtime of a program, and the entries by which the system calls back into it.
 
 use fencepost_guard::{Guard, Hooks};
-use fencepost_sys::{AfterStep, Fault, Hit, Host, Verdict};
+use fencepost_sys::{AfterStep, Fault, Hit, Host, Keys, Verdict};
 
 use crate::capture::{self, capture};
 
@@ -94,6 +94,8 @@ pub(crate) fn begin(options: &'static str) {
         }
     }
     GUARD.start(options);
+    // Threads that are made from now on have what this one has of the key.
+    GUARD.platform().has_write_key();
 }
 
 /// An address in the caller's stack frame, for [`Guard::allocate`] and its like: that frame and younger ones are ours.

@@ -6,19 +6,30 @@ use core::ptr::NonNull;
 
 use fencepost_guard::Purpose;
 use fencepost_memory::Reservation;
+use fencepost_sys::{Keys, Range};
 
 use crate::closing::Closed;
-use crate::runtime::here;
+use crate::runtime::{GUARD, here};
 use crate::seals::SealError;
 
 /// Owns a value on pages of its own, which are read-only outside [`Sealed::write`]: a write from anywhere else is a
 /// `seal-violation`. Share it as `RwLock<Sealed<T>>`; it is `Send` and `Sync` as `T` is. Where the guard is off the value is
 /// kept all the same and nothing is sealed.
 ///
-/// While `write` runs the pages are open to every thread.
+/// Where the processor has protection keys (Linux on x86_64, `pku`), `write` opens the value to its thread alone, by one
+/// change of a register and no system call; all `Sealed` values share the key, so that meanwhile this thread could write to
+/// others as well. Elsewhere the pages are open to every thread while `write` runs. [`Sealed::opens_to_one_thread`] says
+/// which it is.
+///
+/// With keys, a signal handler's first read of the value raises a fault, which is let through in silence; a handler that
+/// holds SIGSEGV back cannot have it. What a thread is born with inside of `write` it has until its first allocation.
 pub struct Sealed<T> {
     /// None while the pages are open, and where the guard is off.
     closed: Option<Closed>,
+    /// Whether it is closed by a key.
+    is_keyed: bool,
+    /// Writes from elsewhere before it was sealed last.
+    earlier: u32,
     value: NonNull<T>,
     /// The pages: they go when this does.
     _pages: Reservation,
@@ -48,17 +59,22 @@ impl<T> Sealed<T> {
         let place = NonNull::new(place).ok_or(SealError::Empty)?;
         // SAFETY: the pages are committed, long enough and aligned for a T, and nobody else's.
         unsafe { place.write(value) };
-        let mut sealed = Sealed { closed: None, value: place, _pages: pages };
+        let mut sealed = Sealed { closed: None, is_keyed: false, earlier: 0, value: place, _pages: pages };
         sealed.close(anchor)?;
         Ok(sealed)
     }
 
     fn close(&mut self, anchor: usize) -> Result<(), SealError> {
-        match Closed::new(Purpose::Seal, self.value.as_ptr().addr(), self.bytes(), anchor) {
-            Ok(closed) => self.closed = Some(closed),
-            Err(SealError::NotGuarding) => self.closed = None,
+        let pages = Range { start: self.value.as_ptr().addr(), len: self.bytes() };
+        // SAFETY: the pages are its own, committed, and go after `closed` does; they hold the value and nothing else.
+        let closed = |purpose| unsafe { Closed::of_own_pages(purpose, pages, anchor) };
+        let keyed = if GUARD.platform().has_write_key() { closed(Purpose::Keyed).ok() } else { None };
+        self.is_keyed = keyed.is_some();
+        self.closed = match keyed.map_or_else(|| closed(Purpose::Seal), Ok) {
+            Ok(closed) => Some(closed),
+            Err(SealError::NotGuarding) => None,
             Err(error) => return Err(error),
-        }
+        };
         Ok(())
     }
 
@@ -71,16 +87,32 @@ impl<T> Sealed<T> {
     /// Lets a function change the value. It is sealed again after that, also when the function panics.
     #[inline(never)]
     pub fn write<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {
-        let anchor = here();
-        let was_closed = self.closed.take().is_some();
-        let open = Open { sealed: self, was_closed, anchor };
+        let way = if self.is_keyed {
+            OpenedBy::Key { could_before: GUARD.platform().open_writes() }
+        } else {
+            let closed = self.closed.take();
+            self.earlier = self.earlier.saturating_add(closed.as_ref().map_or(0, Closed::hits));
+            OpenedBy::Pages { were_closed: closed.is_some(), anchor: here() }
+        };
+        let open = Open { sealed: self, way };
         // SAFETY: the value is alive and writable, and the exclusive borrow of its owner makes this the only reference.
         change(unsafe { open.sealed.value.as_mut() })
     }
 
-    /// How many writes from elsewhere there were since it was last sealed.
+    /// How many writes from elsewhere there were.
     pub fn violations(&self) -> u32 {
-        self.closed.as_ref().map_or(0, Closed::hits)
+        self.earlier.saturating_add(self.closed.as_ref().map_or(0, Closed::hits))
+    }
+
+    /// Whether [`Sealed::write`] opens the value to the thread that calls it and to no other.
+    pub fn opens_to_one_thread(&self) -> bool {
+        self.is_keyed
+    }
+
+    /// How often in this process a thread's view of such values was set right, in silence: in signal handlers, in threads
+    /// older than the guard, and in such as were born inside of `write`. 0 without protection keys.
+    pub fn set_right() -> u64 {
+        GUARD.platform().keys_set_right()
     }
 
     /// Whether it is sealed: not where the guard is off.
@@ -89,19 +121,28 @@ impl<T> Sealed<T> {
     }
 }
 
+/// How a value was opened.
+enum OpenedBy {
+    Key { could_before: bool },
+    Pages { were_closed: bool, anchor: usize },
+}
+
 /// Seals again when it goes.
 struct Open<'a, T> {
     sealed: &'a mut Sealed<T>,
-    was_closed: bool,
-    anchor: usize,
+    way: OpenedBy,
 }
 
 impl<T> Drop for Open<'_, T> {
     fn drop(&mut self) {
-        if self.was_closed
-            && let Err(error) = self.sealed.close(self.anchor)
-        {
-            eprintln!("fencepost: a Sealed value stays writable: {error}");
+        match self.way {
+            OpenedBy::Key { could_before } => GUARD.platform().close_writes(could_before),
+            OpenedBy::Pages { were_closed: true, anchor } => {
+                if let Err(error) = self.sealed.close(anchor) {
+                    eprintln!("fencepost: a Sealed value stays writable: {error}");
+                }
+            }
+            OpenedBy::Pages { .. } => {}
         }
     }
 }

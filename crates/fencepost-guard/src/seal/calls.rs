@@ -58,10 +58,17 @@ impl<P: Platform> Guard<P> {
             state.opened.push(buffer);
         }
         let pages = setup.geometry().pages_of(buffer.start, buffer.len);
-        if self.seals.allowed(pages).is_none() {
-            return false;
-        }
-        let [violated, tripped, watched] = self.seals.touched(buffer, access == AccessType::Write);
+        let has_leave = match self.seals.allowed(pages) {
+            None => return false,
+            // The kernel asks the thread's leave, as the processor does.
+            Some(Protection::Keyed) if access != AccessType::Write => {
+                self.platform.let_read();
+                return false;
+            }
+            Some(Protection::Keyed) if self.platform.can_write() => return false,
+            Some(_) => self.platform.can_write(),
+        };
+        let [violated, tripped, watched] = self.seals.touched(buffer, access == AccessType::Write, has_leave);
         if let Some(seal) = violated {
             self.count_hit(&seal);
             let case = self.case_of_call(ErrorKind::SealViolation, buffer, access, seal);

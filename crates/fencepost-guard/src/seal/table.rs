@@ -27,18 +27,26 @@ pub enum Purpose {
     Watch,
     /// The first access of any kind is an alarm.
     Tripwire,
+    /// A write is an error but for threads that have opened the write key
+    /// ([`Keys::open_writes`](fencepost_sys::Keys::open_writes)).
+    Keyed,
 }
 
 impl Purpose {
     /// What pages allow that are closed for this.
     pub(super) fn leaves(self) -> Protection {
-        if self == Purpose::Tripwire { Protection::Once } else { Protection::Read }
+        match self {
+            Purpose::Tripwire => Protection::Once,
+            Purpose::Seal | Purpose::Watch => Protection::Read,
+            Purpose::Keyed => Protection::Keyed,
+        }
     }
 
     fn of_number(number: u32) -> Purpose {
         match number {
             1 => Purpose::Watch,
             2 => Purpose::Tripwire,
+            3 => Purpose::Keyed,
             _ => Purpose::Seal,
         }
     }
@@ -143,13 +151,14 @@ impl Seals {
     }
 
     /// The first entry whose own bytes an access touches, of those that care about it: a violated seal before a
-    /// tripwire, and that before a watch. Takes no lock.
-    pub(super) fn touched(&self, access: Range, write: bool) -> [Option<SealView>; 3] {
+    /// tripwire, and that before a watch. Whether the thread `has_leave` decides about those by key. Takes no lock.
+    pub(super) fn touched(&self, access: Range, write: bool, has_leave: bool) -> [Option<SealView>; 3] {
         let mut found = [None; 3];
         for (_, seal) in self.active() {
             let view = seal.view();
             let place = match view.purpose {
-                Purpose::Seal => 0,
+                Purpose::Keyed if has_leave => continue,
+                Purpose::Seal | Purpose::Keyed => 0,
                 Purpose::Tripwire => 1,
                 Purpose::Watch => 2,
             };
@@ -175,6 +184,7 @@ impl Seals {
         let holders = self.active().map(|(_, seal)| seal.view()).filter(holds);
         holders.fold(None, |allowed, view| match (allowed, view.purpose) {
             (Some(Protection::Once), _) => Some(Protection::Once),
+            (Some(Protection::Read), Purpose::Keyed) => Some(Protection::Read),
             (_, purpose) => Some(purpose.leaves()),
         })
     }

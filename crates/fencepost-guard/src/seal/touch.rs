@@ -70,8 +70,11 @@ impl<P: Platform> Guard<P> {
         let touched = Range { start, len: fault.size.map_or(1, |size| size as usize).max(1) };
         // The second page of an operand whose first has been dealt with.
         let is_rest = self.stepping.touches(&self.platform, fault.pc) == Some(touched);
-        let [violated, tripped, watched] =
-            if is_rest { [None; 3] } else { self.seals.touched(touched, fault.access == AccessType::Write) };
+        let [violated, tripped, watched] = if is_rest {
+            [None; 3]
+        } else {
+            self.seals.touched(touched, fault.access == AccessType::Write, fault.can_write)
+        };
         let mut pending = Pending { report: None, entry: None, touched };
         if let Some(seal) = violated {
             let case = self.closed_case(setup, ErrorKind::SealViolation, fault, touched, seal);

@@ -100,7 +100,7 @@ fn a_free_of_a_sealed_block_is_a_violation_and_ends_its_seals() {
 }
 
 /// Memory of the system that is none of the heap's.
-fn other_memory(world: World) -> Range {
+pub fn other_memory(world: World) -> Range {
     let start = world.sim().reserve(2 * PAGE, PAGE).expect("addresses");
     let range = Range { start, len: 2 * PAGE };
     // SAFETY: the range was reserved just now.

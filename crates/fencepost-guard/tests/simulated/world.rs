@@ -371,6 +371,7 @@ pub fn fault(address: usize, access: AccessType) -> Fault {
         registers: Registers::EMPTY,
         others: false,
         held: false,
+        can_write: false,
         once: false,
         repeated: None,
     }

@@ -10,6 +10,7 @@ mod calls;
 mod coroutines;
 mod frees;
 mod growing;
+mod keyed;
 mod leaks;
 mod lost;
 mod pointers;
@@ -68,6 +69,8 @@ fn main() {
                 steps::step(rest);
             }
         }
+        "race" if rest == ["key"] => keyed::keyed(),
+        "race" if rest == ["key-cost"] => keyed::cost(),
         "race" => races::race(rest),
         "watch" => watched::watched(rest),
         "growing" => growing::misuse(rest),

@@ -27,7 +27,7 @@ pub fn race(words: &[&str]) {
 }
 
 #[inline(never)]
-fn victim_strays(at: usize, value: u8) {
+pub fn victim_strays(at: usize, value: u8) {
     // SAFETY: the block is alive; that it is sealed is the bug.
     unsafe { black_box(std::ptr::with_exposed_provenance_mut::<u8>(at)).write_volatile(value) };
     black_box(at);

@@ -6,7 +6,8 @@ use fencepost_record::Registers;
 
 use super::chain::Delivery;
 use super::fault_x86_64::{Raised, describe};
-use super::{keys, xstate};
+use super::keys::{self, Rights};
+use super::{write_key, xstate};
 use crate::Fault;
 
 /// Bytes below the stack pointer that a function may use without moving it.
@@ -79,6 +80,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     }
     // SAFETY: of a page fault that a key forbade, siginfo has the key.
     fault.held = info.si_code == SEGV_PKUERR && keys::is_ours(unsafe { key_of(info) });
+    fault.can_write = writes(registers) == Rights::All;
     let access = Raised {
         // SAFETY: of these signals, when not sent, siginfo has an address.
         address: unsafe { info.si_addr() }.addr(),
@@ -89,6 +91,32 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     };
     describe(&mut fault, &access);
     fault
+}
+
+/// What the write key allows in a context; nothing, if there is none.
+fn writes(machine: &libc::mcontext_t) -> Rights {
+    // SAFETY: the kernel put the registers there.
+    write_key::if_taken().map_or(Rights::Nothing, |key| unsafe { xstate::key_in(extended(machine), key) })
+}
+
+/// Lets the context read the pages of the write key, if it was the want of that which raised the fault.
+///
+/// # Safety
+/// `delivery` must be what the kernel gave a handler.
+pub(super) unsafe fn let_read(delivery: &Delivery) -> bool {
+    /// In the error code of a page fault: the access was a write.
+    const WRITE: libc::greg_t = 2;
+    // SAFETY: the caller's promise.
+    let (machine, info) = unsafe { (&mut (*delivery.context).uc_mcontext, &*delivery.info) };
+    let error = machine.gregs.get(libc::REG_ERR as usize).copied().unwrap_or(WRITE);
+    if info.si_code != SEGV_PKUERR || error & WRITE != 0 {
+        return false;
+    }
+    // SAFETY: of a page fault that a key forbade, siginfo has the key.
+    let Some(key) = write_key::if_taken().filter(|key| *key == unsafe { key_of(info) }) else { return false };
+    // SAFETY: the kernel put the registers there.
+    unsafe { xstate::set_key(extended(machine), key, Rights::Read) };
+    true
 }
 
 /// The interrupted stack pointer.
@@ -178,7 +206,7 @@ pub(super) unsafe fn set_stepping(context: *mut libc::ucontext_t, on: bool, key:
     }
     if let Some(key) = key {
         // SAFETY: as above.
-        unsafe { xstate::set_key(extended(machine), key, on) };
+        unsafe { xstate::set_key(extended(machine), key, if on { Rights::All } else { Rights::Nothing }) };
     }
 }
 

@@ -12,7 +12,7 @@ use core::{cell::Cell, ptr::null};
 
 use super::probe::{self, Feature};
 use super::raw::{self, Errno, syscall};
-use super::{Host, limits, read};
+use super::{Host, keys, limits, read, write_key};
 use crate::{Memory, Moved, Offers, Protection, Range, VmError, VmResult};
 
 /// Drops pages and makes them trap, by a marker in the page table.
@@ -90,7 +90,7 @@ impl Memory for Host {
     }
 
     unsafe fn protect(&self, range: Range, protection: Protection) -> VmResult {
-        protect(range, bits_of(protection))
+        protect_by_key(range, protection, write_key::if_taken().is_some())
     }
 
     unsafe fn decommit(&self, range: Range) -> VmResult {
@@ -224,7 +224,18 @@ pub(super) fn bits_of(protection: Protection) -> i32 {
     match protection {
         Protection::None | Protection::Once => libc::PROT_NONE,
         Protection::Read => libc::PROT_READ,
-        Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        Protection::ReadWrite | Protection::Keyed => libc::PROT_READ | libc::PROT_WRITE,
+    }
+}
+
+/// Changes what is allowed on pages; where any key was taken, what no key closes loses the key that it may have had.
+pub(super) fn protect_by_key(range: Range, protection: Protection, were_keys: bool) -> VmResult {
+    let key = write_key::of(protection);
+    match (were_keys, protection) {
+        (true, Protection::Keyed) if key == 0 => Err(VmError::Unsupported),
+        (false, Protection::Keyed) => Err(VmError::Unsupported),
+        (true, _) => keys::protect(range, bits_of(protection), key),
+        (false, _) => protect(range, bits_of(protection)),
     }
 }
 

@@ -75,6 +75,7 @@ mod threads;
 mod userfault;
 mod watchpoints;
 mod word;
+mod write_key;
 mod written;
 #[cfg(target_arch = "aarch64")]
 #[path = "xstate_aarch64.rs"]

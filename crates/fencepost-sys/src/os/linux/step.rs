@@ -12,10 +12,10 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::chain::{self, Delivery, signal_bit};
-use super::memory::protect;
+use super::memory::{protect, protect_by_key};
 use super::probe::{self, Feature};
 use super::raw::{File, syscall};
-use super::{Host, context, keys, signals, watchpoints};
+use super::{Host, context, keys, signals, watchpoints, write_key};
 use crate::stepping::StepHook;
 use crate::{AfterStep, OnStep, Protection, Range, Stepping, Steps, Threads, VmResult};
 
@@ -90,11 +90,8 @@ impl Stepping for Host {
     }
 
     unsafe fn close_after_step(&self, range: Range, protection: Protection) -> VmResult {
-        let bits = super::memory::bits_of(protection);
-        match keys::key() {
-            Some(_) => keys::protect(range, bits, 0),
-            None => protect(range, bits),
-        }
+        let were_keys = keys::key().is_some() || write_key::if_taken().is_some();
+        protect_by_key(range, protection, were_keys)
     }
 
     fn pause(&self) {
@@ -138,6 +135,16 @@ pub(super) fn on_trap(delivery: &Delivery) -> bool {
         return true;
     }
     (stepped && ends_with(delivery)) || watchpoints::on_trap(delivery)
+}
+
+/// Whether a fault was a read that the write key forbade to a context which may have it: then it does now.
+pub(super) fn let_read(delivery: &Delivery) -> bool {
+    // SAFETY: the kernel hands a handler a valid context and siginfo.
+    let is_so = delivery.signal == libc::SIGSEGV && unsafe { context::let_read(delivery) };
+    if is_so {
+        write_key::count_set_right();
+    }
+    is_so
 }
 
 /// Whether traps may come that are no steps.

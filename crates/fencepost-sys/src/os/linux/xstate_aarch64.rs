@@ -1,12 +1,16 @@
 //! There is no register of protection keys here that this project uses.
 
+use super::keys::Rights;
+
 /// Whether there is one: no.
 pub(super) fn has_keys() -> bool {
     false
 }
 
-/// Nothing to open: no key is ever found.
-pub(super) fn open_here(_key: i32) {}
+/// Nothing to change: no key is ever found.
+pub(super) fn set_here(_key: i32, _rights: Rights) {}
 
-/// As [`open_here`].
-pub(super) fn close_here(_key: i32) {}
+/// What a key allows that there is not.
+pub(super) fn rights_here(_key: i32) -> Rights {
+    Rights::All
+}

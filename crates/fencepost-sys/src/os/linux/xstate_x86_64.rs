@@ -7,6 +7,8 @@
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::keys::Rights;
+
 /// The component that holds the register.
 const COMPONENT: u32 = 9;
 /// `FP_XSTATE_MAGIC1`: what the kernel writes where extended registers follow.
@@ -35,12 +37,49 @@ pub(super) fn has_keys() -> bool {
     offset().is_some()
 }
 
-/// Opens or closes a key in saved registers, if they hold the register.
+/// Sets what a key allows in saved registers, if they hold the register.
 ///
 /// # Safety
 /// `saved` must be null or what the kernel gave a signal handler.
-pub(super) unsafe fn set_key(saved: *mut u8, key: i32, open: bool) {
-    let (Some(offset), false) = (offset(), saved.is_null()) else { return };
+pub(super) unsafe fn set_key(saved: *mut u8, key: i32, rights: Rights) {
+    // SAFETY: the caller's promise.
+    let Some((header, register)) = (unsafe { saved_register(saved) }) else { return };
+    // SAFETY: `saved_register` says that both are there.
+    unsafe {
+        let value = value_of(header, register);
+        header.write_unaligned(header.read_unaligned() | (1 << COMPONENT));
+        register.write_unaligned(with_rights(value, key, rights));
+    }
+}
+
+/// What a key allows in saved registers; all, if they do not hold the register.
+///
+/// # Safety
+/// As [`set_key`].
+pub(super) unsafe fn key_in(saved: *mut u8, key: i32) -> Rights {
+    // SAFETY: the caller's promise.
+    match unsafe { saved_register(saved) } {
+        // SAFETY: `saved_register` says that both are there.
+        Some((header, register)) => rights_of(unsafe { value_of(header, register) }, key),
+        None => Rights::All,
+    }
+}
+
+/// The register in its place; 0 where it was in its initial state, in which it is not saved.
+///
+/// # Safety
+/// Both must be from [`saved_register`].
+unsafe fn value_of(header: *mut u64, register: *mut u32) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { if header.read_unaligned() & (1 << COMPONENT) == 0 { 0 } else { register.read_unaligned() } }
+}
+
+/// Where saved registers say which components they hold, and where the register lies.
+///
+/// # Safety
+/// As [`set_key`].
+unsafe fn saved_register(saved: *mut u8) -> Option<(*mut u64, *mut u32)> {
+    let offset = offset().filter(|_| !saved.is_null())?;
     let end = offset.saturating_add(size_of::<u32>());
     // SAFETY: the first 512 bytes are always there, of which these are the last 48.
     let (magic, components, size) = unsafe {
@@ -51,32 +90,45 @@ pub(super) unsafe fn set_key(saved: *mut u8, key: i32, open: bool) {
             description.add(16).cast::<u32>().read_unaligned(),
         )
     };
-    let bit = 1u64 << COMPONENT;
-    if magic != MAGIC || components & bit == 0 || (size as usize) < end {
-        return;
+    if magic != MAGIC || components & (1 << COMPONENT) == 0 || (size as usize) < end {
+        return None;
     }
-    let bits = bits_of(key);
-    // SAFETY: the kernel says that it saved this component, and that the area reaches so far.
-    unsafe {
-        let header = saved.add(HEADER).cast::<u64>();
-        header.write_unaligned(header.read_unaligned() | bit);
-        let register = saved.add(offset).cast::<u32>();
-        let closed = bits & 0x5555_5555;
-        let value = register.read_unaligned() & !bits;
-        register.write_unaligned(if open { value } else { value | closed });
-    }
+    // SAFETY: the kernel says that it has room for this component, and that the area reaches so far.
+    unsafe { Some((saved.add(HEADER).cast(), saved.add(offset).cast())) }
 }
 
-/// Opens a key to this thread.
-pub(super) fn open_here(key: i32) {
+/// Sets what a key allows this thread.
+pub(super) fn set_here(key: i32, rights: Rights) {
     // SAFETY: that there is a key says that the processor and the kernel have the register.
-    unsafe { write_register(read_register() & !bits_of(key)) };
+    unsafe { write_register(with_rights(read_register(), key, rights)) };
 }
 
-/// Closes a key to this thread.
-pub(super) fn close_here(key: i32) {
+/// What a key allows this thread.
+pub(super) fn rights_here(key: i32) -> Rights {
     // SAFETY: as above.
-    unsafe { write_register(read_register() | (bits_of(key) & 0x5555_5555)) };
+    rights_of(unsafe { read_register() }, key)
+}
+
+/// The lower of a key's two bits forbids all access, the higher writing.
+const ALL_ACCESS: u32 = 0x5555_5555;
+
+fn with_rights(value: u32, key: i32, rights: Rights) -> u32 {
+    let bits = bits_of(key);
+    let forbidden = match rights {
+        Rights::All => 0,
+        Rights::Read => bits & !ALL_ACCESS,
+        Rights::Nothing => bits & ALL_ACCESS,
+    };
+    (value & !bits) | forbidden
+}
+
+fn rights_of(value: u32, key: i32) -> Rights {
+    let forbidden = value & bits_of(key);
+    match forbidden {
+        0 => Rights::All,
+        some if some & ALL_ACCESS != 0 => Rights::Nothing,
+        _ => Rights::Read,
+    }
 }
 
 /// Two bits a key: no access at all, and no writing.
@@ -100,4 +152,24 @@ unsafe fn read_register() -> u32 {
 unsafe fn write_register(value: u32) {
     // SAFETY: as above. What it allows is read and written only after it, so it counts as touching memory.
     unsafe { core::arch::asm!("wrpkru", in("eax") value, in("ecx") 0, in("edx") 0, options(nostack)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_two_bits_and_leaves_the_others() {
+        for key in 1..16 {
+            for other in [0, u32::MAX, 0x5555_5554] {
+                for rights in [Rights::All, Rights::Read, Rights::Nothing] {
+                    let value = with_rights(other, key, rights);
+                    assert_eq!(rights_of(value, key), rights);
+                    assert_eq!((value ^ other) & !bits_of(key), 0);
+                }
+            }
+        }
+        assert_eq!(with_rights(0, 2, Rights::Nothing), 0x10);
+        assert_eq!(with_rights(0, 2, Rights::Read), 0x20);
+    }
 }

@@ -172,7 +172,7 @@ unsafe fn unmap(address: usize, len: usize) -> VmResult {
 fn bits_of(protection: Protection) -> i32 {
     match protection {
         Protection::None | Protection::Once => libc::PROT_NONE,
-        Protection::Read => libc::PROT_READ,
+        Protection::Read | Protection::Keyed => libc::PROT_READ,
         Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
     }
 }

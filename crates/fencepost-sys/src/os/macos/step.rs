@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::chain::Delivery;
-use crate::{OnStep, Protection, Range, Stepping, Steps, VmError, VmResult};
+use crate::{Keys, OnStep, Protection, Range, Stepping, Steps, VmError, VmResult};
 
 impl Stepping for Host {
     fn ready_to_step(&self, _on_step: OnStep) -> Steps {
@@ -23,6 +23,9 @@ impl Stepping for Host {
     }
 }
 
+/// There are no protection keys.
+impl Keys for Host {}
+
 /// Never asked for, since steps are impossible.
 pub(super) fn arm(_delivery: &Delivery) {}
 
@@ -36,5 +39,10 @@ pub(super) fn on_trap(_delivery: &Delivery) -> bool {
 
 /// There are none.
 pub(super) fn has_watchpoints() -> bool {
+    false
+}
+
+/// No key forbids reading.
+pub(super) fn let_read(_delivery: &Delivery) -> bool {
     false
 }

@@ -61,6 +61,8 @@ pub struct SimOptions {
     pub transparent: bool,
     /// How far one instruction can be run by itself.
     pub steps: Steps,
+    /// Whether pages can be closed to writing for all threads but some.
+    pub write_key: bool,
     /// Whether the system notes which pages are written to.
     pub notes_writes: bool,
     /// What watchpoints of the processor see.
@@ -83,6 +85,7 @@ impl SimOptions {
             huge_pages: false,
             transparent: true,
             steps: Steps::Alone,
+            write_key: true,
             notes_writes: true,
             watchpoints: WatchpointOffer::Instructions,
         }

@@ -58,7 +58,7 @@ impl Page {
             (true, true, _) => PageState::Guarded,
             (true, false, _) if self.registered && !self.present => PageState::Missing,
             (true, false, Protection::None | Protection::Once) => PageState::NoAccess,
-            (true, false, Protection::Read) => PageState::ReadOnly,
+            (true, false, Protection::Read | Protection::Keyed) => PageState::ReadOnly,
             (true, false, Protection::ReadWrite) if self.writes_trap => PageState::ReadOnly,
             (true, false, Protection::ReadWrite) => PageState::Committed,
         }

@@ -4,17 +4,19 @@ use std::vec::Vec;
 
 use super::memory::Needs;
 use super::{Sim, lock};
-use crate::{AfterStep, Memory, OnStep, Protection, Range, Stepping, Steps, VmResult};
+use crate::{AfterStep, Keys, Memory, OnStep, Protection, Range, Stepping, Steps, Threads, VmResult};
 
 /// The steps of one instance.
 pub(super) struct State {
     on_step: Option<OnStep>,
     open: Vec<Range>,
+    /// Threads that may write to pages of the write key.
+    writers: Vec<u32>,
 }
 
 impl State {
     pub(super) const fn new() -> State {
-        State { on_step: None, open: Vec::new() }
+        State { on_step: None, open: Vec::new(), writers: Vec::new() }
     }
 }
 
@@ -23,6 +25,12 @@ impl Sim {
     pub fn step_ends(&self, next: usize) -> Option<AfterStep> {
         let on_step = lock(&self.steps).on_step;
         on_step.map(|on_step| on_step(next))
+    }
+
+    /// What the mapping of a page allows; `None` where nothing is committed.
+    pub fn protection(&self, address: usize) -> Option<Protection> {
+        let page = lock(&self.memory).space.page(address)?;
+        page.committed.then_some(page.protection)
     }
 
     /// Notes that pages of steps are closed by fresh addresses in their place.
@@ -58,5 +66,29 @@ impl Stepping for Sim {
 
     fn pause(&self) {
         std::thread::yield_now();
+    }
+}
+
+impl Keys for Sim {
+    fn has_write_key(&self) -> bool {
+        self.options.write_key
+    }
+
+    fn open_writes(&self) -> bool {
+        let could_before = self.can_write();
+        if !could_before {
+            lock(&self.steps).writers.push(self.thread_id());
+        }
+        could_before
+    }
+
+    fn close_writes(&self, could_before: bool) {
+        if !could_before {
+            lock(&self.steps).writers.retain(|writer| *writer != self.thread_id());
+        }
+    }
+
+    fn can_write(&self) -> bool {
+        lock(&self.steps).writers.contains(&self.thread_id())
     }
 }

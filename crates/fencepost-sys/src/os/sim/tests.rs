@@ -105,8 +105,13 @@ fn the_table_agrees_with_a_plain_one() {
         let page = Page {
             committed: true,
             guarded: draw(2) == 0,
-            protection: [Protection::None, Protection::Once, Protection::Read, Protection::ReadWrite]
-                [draw(4)],
+            protection: [
+                Protection::None,
+                Protection::Once,
+                Protection::Read,
+                Protection::Keyed,
+                Protection::ReadWrite,
+            ][draw(5)],
             ..RESERVED
         };
         let new = [None, Some(RESERVED), Some(page)][draw(3)];

@@ -248,6 +248,9 @@ fn on_signal(generation: usize, delivery: Delivery) {
         }
         return;
     }
+    if step::let_read(&delivery) {
+        return;
+    }
     let verdict = ask_runtime(&delivery, chain.former(generation).is_handler());
     // SAFETY: as above.
     unsafe { *errno = saved };

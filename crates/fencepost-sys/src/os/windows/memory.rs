@@ -215,7 +215,7 @@ impl Memory for Host {
             // SAFETY: the caller's promise.
             Protection::Once if !denied(Feature::GuardPages) => return unsafe { guard(range) },
             Protection::None | Protection::Once => PAGE_NOACCESS,
-            Protection::Read => PAGE_READONLY,
+            Protection::Read | Protection::Keyed => PAGE_READONLY,
             Protection::ReadWrite => PAGE_READWRITE,
         };
         // SAFETY: the caller's promise.

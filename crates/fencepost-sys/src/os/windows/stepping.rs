@@ -20,7 +20,7 @@ use super::word::Word;
 use super::{Host, faults};
 use crate::os::processor::context;
 use crate::stepping::StepHook;
-use crate::{AfterStep, Memory, OnStep, Protection, Range, Stepping, Steps, VmResult};
+use crate::{AfterStep, Keys, Memory, OnStep, Protection, Range, Stepping, Steps, VmResult};
 
 /// The trap flag of `EFLAGS`.
 const TRAP: u32 = 0x100;
@@ -60,6 +60,9 @@ pub(super) fn prepare() {
     // Without one there are no steps.
     let _ = DOING.index();
 }
+
+/// There are no protection keys.
+impl Keys for Host {}
 
 impl Stepping for Host {
     fn ready_to_step(&self, on_step: OnStep) -> Steps {
