@@ -7,7 +7,7 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use crate::{Memory, Range, VmResult};
+use crate::{Memory, Range, VmError, VmResult};
 
 /// What was asked for when a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,13 @@ pub enum Limit {
         /// How many are left.
         free: u64,
     },
+    /// The right to lock pages in memory, without which Windows gives no large pages.
+    LockRight,
+    /// Memory that is free in whole pieces of a large page.
+    Pieces {
+        /// Bytes in a page of this kind.
+        page: usize,
+    },
     /// The system makes no transparent huge pages.
     TransparentHugePages,
     /// What the processor can address, in bytes.
@@ -135,6 +142,14 @@ impl fmt::Display for Limit {
                 "of the explicit huge pages of {page} bytes {free} are free: make more with `sysctl vm.nr_hugepages`, \
                  or hugepages= at boot"
             ),
+            Limit::LockRight => f.write_str(
+                "large pages take the right to lock pages in memory (SeLockMemoryPrivilege): give it to the account in the \
+                 local security policy, and sign on again",
+            ),
+            Limit::Pieces { page } => write!(
+                f,
+                "not enough memory is free in whole pieces of {page} bytes: ask soon after the system has started"
+            ),
             Limit::TransparentHugePages => f.write_str(
                 "the system makes no transparent huge pages: on Linux, write `madvise` to \
                  /sys/kernel/mm/transparent_hugepage/enabled",
@@ -181,6 +196,19 @@ pub unsafe trait Pages: Memory {
     /// # Safety
     /// The caller must own `range`.
     unsafe fn huge_pages(&self, range: Range) -> VmResult;
+
+    /// Takes addresses as [`Memory::reserve`] does: a head, a middle and a tail of so many bytes, side by side. The middle is
+    /// made of explicit huge pages of `page` bytes, on a system where these come with their addresses, all at once, or not
+    /// at all. It traps until [`Pages::commit_huge`] opens parts of it. The head starts at a multiple of `align`; it, the tail, or both
+    /// may be 0.
+    ///
+    /// # Errors
+    /// [`VmError::Unsupported`](crate::VmError) where huge pages are given to parts of a reservation; else the system's. Nothing
+    /// is taken then.
+    fn reserve_huge(&self, parts: [usize; 3], align: usize, page: usize) -> VmResult<usize> {
+        let _ = (parts, align, page);
+        Err(VmError::Unsupported)
+    }
 
     /// Makes reserved memory usable and zero, in explicit huge pages of `page` bytes.
     ///

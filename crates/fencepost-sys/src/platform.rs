@@ -349,7 +349,8 @@ pub trait Faults {
     /// lock that anyone else needs.
     unsafe fn abandon_call(&self) -> !;
 
-    /// Sends this thread a fault signal after `milliseconds`, to end work in the handler that hangs; 0 takes it back.
+    /// Ends work in the handler that hangs after `milliseconds`: by a fault signal to this thread or, where there are no
+    /// signals, by ending its running [`Faults::call_on_stack`] as [`Faults::abandon_call`] does. 0 takes it back.
     fn watchdog(&self, milliseconds: u64);
 
     /// Ends the process by SIGABRT (or its like), whatever handlers there are.

@@ -3,7 +3,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fencepost_sys::{Host, Memory, Pages, Platform, Protection, Range, Threads, Wish};
+use fencepost_sys::{
+    Faults, Host, Limit, Memory, Pages, Platform, Protection, Range, Threads, VmError, Wish,
+};
 
 const HOST: Host = Host::new();
 
@@ -124,4 +126,103 @@ fn a_stack_grows_by_its_guard_page() {
 fn too_many_addresses_are_named() {
     let limit = HOST.why_refused(Wish::Reserve, 1 << 50);
     assert!(limit.to_string().contains("the processor addresses"), "{limit}");
+}
+
+/// Large pages are given with their addresses, or it is said why not.
+#[test]
+fn large_pages_are_given_or_refused_with_a_reason() {
+    HOST.probe();
+    let mut sizes = [0; 4];
+    let count = HOST.huge_page_sizes(&mut sizes);
+    let (size, unit) = (if count == 0 { 2 << 20 } else { sizes[0] }, HOST.granularity());
+    assert_eq!(HOST.reserve_huge([0, 3 * size, 0], 1, size / 2), Err(VmError::Unsupported), "no such size");
+    let start = match HOST.reserve_huge([size, 2 * size, unit], size, size) {
+        Ok(start) => start,
+        Err(error) => {
+            let limit = HOST.why_refused(Wish::HugePages(size), 2 * size);
+            assert!(error != VmError::Denied || limit == Limit::LockRight, "{error}: {limit}");
+            println!("skipped: no large pages here: {error}: {limit}");
+            return;
+        }
+    };
+    println!("large pages of {size} bytes were given");
+    let middle = Range { start: start + size, len: 2 * size };
+    assert!(!readable(middle.start) && !readable(start) && !readable(middle.end()));
+    // SAFETY: the reservation is this test's own, and only these calls touch it.
+    unsafe {
+        HOST.commit_huge(middle, size).expect("opened");
+        core::slice::from_raw_parts_mut(middle.start as *mut u8, middle.len).fill(7);
+        HOST.decommit(middle).expect("emptied");
+        assert!(!readable(middle.start));
+        HOST.commit_huge(middle, size).or_else(|_| HOST.commit(middle)).expect("opened again");
+        assert_eq!((middle.start as *const u64).read(), 0);
+        HOST.release(Range { start, len: 3 * size + unit }).expect("released");
+    }
+}
+
+/// How often a call on the other stack was seen to begin, and to end by itself.
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
+static ENDED_ITSELF: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn spins(_: usize) {
+    BEGUN.fetch_add(1, Ordering::SeqCst);
+    HOST.watchdog(50);
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+extern "C" fn waits_for_ever(_: usize) {
+    BEGUN.fetch_add(1, Ordering::SeqCst);
+    HOST.watchdog(50);
+    // As a lock waits that nobody gives back.
+    let word = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        HOST.wait(&word, 0);
+    }
+}
+
+extern "C" fn reads_for_ever(pipe: usize) {
+    use std::io::Read;
+    BEGUN.fetch_add(1, Ordering::SeqCst);
+    HOST.watchdog(50);
+    // SAFETY: the test gives the address of its own end of a pipe.
+    let pipe = unsafe { &mut *(pipe as *mut std::io::PipeReader) };
+    loop {
+        let read = pipe.read(&mut [0]);
+        let _ = read;
+    }
+}
+
+extern "C" fn comes_back(_: usize) {
+    HOST.watchdog(3_600_000);
+    HOST.watchdog(100);
+    HOST.watchdog(0);
+    ENDED_ITSELF.fetch_add(1, Ordering::SeqCst);
+}
+
+#[test]
+fn a_call_that_hangs_is_ended() {
+    HOST.probe();
+    let start = HOST.reserve(1 << 20, 1).expect("addresses");
+    let stack = Range { start, len: 1 << 20 };
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let bounds = HOST.stack_bounds();
+    let mark = [0x5a_u8; 64];
+    // SAFETY: the stack is this test's own, and one call runs at a time.
+    unsafe {
+        HOST.commit(stack).expect("memory");
+        for work in [spins, waits_for_ever, reads_for_ever] as [extern "C" fn(usize); 3] {
+            let whole = HOST.call_on_stack(stack, work, (&raw mut reader).addr());
+            assert!(!whole, "it was given up");
+            HOST.watchdog(0);
+            assert_eq!((HOST.stack_bounds(), core::hint::black_box(&mark)), (bounds, &[0x5a; 64]));
+            assert!(HOST.call_on_stack(stack, comes_back, 0), "it ends by itself");
+        }
+        HOST.release(stack).expect("released");
+    }
+    drop(writer);
+    assert_eq!((BEGUN.load(Ordering::SeqCst), ENDED_ITSELF.load(Ordering::SeqCst)), (3, 3));
+    // None of those that were taken back ends anything later.
+    std::thread::sleep(std::time::Duration::from_millis(150));
 }

@@ -81,6 +81,9 @@ fn break_on_purpose() {
         Ok("hang") => loop {
             std::hint::spin_loop();
         },
+        Ok("wait") => loop {
+            std::thread::park();
+        },
         Ok("panic") => std::panic::resume_unwind(Box::new("asked for")),
         _ => {}
     }

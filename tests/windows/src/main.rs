@@ -82,6 +82,10 @@ fn main() {
         ["own-steps"] => handlers::own_steps(),
         ["divide"] => handlers::divide(),
         ["panic-in-handler"] => handlers::panics(),
+        ["overrun"] => {
+            armed();
+            victim_overruns();
+        }
         ["kernel"] => handlers::closed_buffers(),
         ["end", how] => endings::end(how),
         ["loader-lock"] => loader::error_beside_loader_lock(),

@@ -16,6 +16,10 @@ struct Ran {
 }
 
 fn run(what: &str, options: &str) -> Ran {
+    run_with(what, options, &[])
+}
+
+fn run_with(what: &str, options: &str, variables: &[(&str, &str)]) -> Ran {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let report: PathBuf =
@@ -23,6 +27,7 @@ fn run(what: &str, options: &str) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_behaves"));
     command.args(what.split(' ')).env_remove("RUST_BACKTRACE");
     command.env("FENCEPOST_OPTIONS", format!("report={},summary=off,{options}", report.display()));
+    command.envs(variables.iter().copied());
     let output = command.output().expect("the program starts");
     let text = std::fs::read_to_string(&report).unwrap_or_default();
     // A report that is not read is not there.
@@ -199,5 +204,26 @@ fn threads_modules_and_the_program_are_named() {
     wrong.extend(is("the offset", frame["offset"].is_string() && frame["function"].is_null()));
     wrong.extend(is("the program", ends(&report["process"]["exe"], "behaves.exe")));
     wrong.extend(is("an argument", report["process"]["args"][1] == "named"));
+    fail_on(wrong);
+}
+
+/// Resolving names waits for what never comes, faults or panics: that costs the names and nothing else.
+#[test]
+fn reports_come_without_names_where_these_cannot_be_had() {
+    let mut wrong = Vec::new();
+    for how in ["wait", "fault", "panic"] {
+        let begun = std::time::Instant::now();
+        let ran = run_with("overrun", "", &[("FENCEPOST_TEST_BREAK_SYMBOLIZE", how)]);
+        wrong.extend(ran.wrong(ACCESS_VIOLATION, "armed\n", &OVERRUN));
+        let frame =
+            ran.reports.first().map(|report| report["fault"]["frames"][0].clone()).unwrap_or_default();
+        if !(frame["function"].is_null() && frame["offset"].is_string() && ran.stderr.contains("behaves.exe"))
+        {
+            wrong.push(format!("{how}: places without names in both forms: {frame}\n{}", ran.stderr));
+        }
+        if how == "wait" && begun.elapsed().as_secs() < 29 {
+            wrong.push("the watchdog did not wait for its time".to_owned());
+        }
+    }
     fail_on(wrong);
 }

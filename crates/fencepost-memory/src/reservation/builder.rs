@@ -21,6 +21,10 @@ pub enum HugePages {
     /// Huge pages of this many bytes, a power of two larger than a page, from the stock that the administrator has set
     /// aside. Where the stock cannot fill a commit, that commit falls back to transparent huge pages, and those to ordinary ones;
     /// [`Reservation::fell_back`] says so, and [`Reservation::huge_bytes`] how much was had.
+    ///
+    /// On Windows (large pages) there is no stock, and they come with their addresses: the whole reservation takes memory
+    /// at once, which is never paged out nor given back before the end, and traps where it is not committed. It takes a right
+    /// of the account's; without it, or without enough free memory in whole pieces, all pages are ordinary.
     Explicit(usize),
 }
 
@@ -114,7 +118,7 @@ impl<'a, M: System + 'static> Builder<'a, M> {
                 bytes => self.refused(bytes, Limit::Addresses { limit: 1 << 47 }, None),
             });
         };
-        let start = match self.memory.reserve(whole, align) {
+        let start = match self.addresses([head, len, guard], whole, align) {
             Ok(start) => start,
             Err(error) => {
                 let limit = self.memory.why_refused(Wish::Reserve, whole);
@@ -128,6 +132,16 @@ impl<'a, M: System + 'static> Builder<'a, M> {
         let none = self.huge == HugePages::Transparent && !advice;
         let fell_back = none.then(|| self.refused_pages(Limit::TransparentHugePages));
         Ok(reservation.prepared(advice, fell_back))
+    }
+
+    /// With huge pages where these come with their addresses; what keeps them away is told when the first are committed.
+    fn addresses(&self, parts: [usize; 3], whole: usize, align: usize) -> Result<usize, VmError> {
+        if let HugePages::Explicit(page) = self.huge
+            && let Ok(start) = self.memory.reserve_huge(parts, align, page)
+        {
+            return Ok(start);
+        }
+        self.memory.reserve(whole, align)
     }
 
     fn refused(&self, bytes: usize, limit: Limit, error: Option<VmError>) -> MemoryError {

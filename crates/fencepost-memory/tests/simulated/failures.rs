@@ -45,8 +45,8 @@ fn every_failure(options: SimOptions, work: impl Fn(&'static Sim) -> Result<(), 
 
 #[test]
 fn a_reservation_survives_every_failure() {
-    for huge_pages in [false, true] {
-        every_failure(SimOptions { huge_pages, ..SimOptions::new() }, |sim| {
+    for (huge_pages, huge_reserves) in [(false, false), (true, false), (false, true)] {
+        every_failure(SimOptions { huge_pages, huge_reserves, ..SimOptions::new() }, |sim| {
             let mut space = Builder::on(sim, 32 << 20)
                 .name("tested")
                 .huge_pages(HugePages::Explicit(2 << 20))
@@ -89,6 +89,27 @@ fn without_a_stock_of_huge_pages_the_fallback_is_named() {
     let mut space = Builder::on(sim, 8 << 20).huge_pages(HugePages::Explicit(2 << 20)).reserve().unwrap();
     space.commit(0..4 << 20).unwrap();
     assert_eq!((space.huge_bytes(), space.fell_back()), (4 << 20, None));
+}
+
+#[test]
+fn huge_pages_that_come_with_their_addresses_trap_until_they_are_committed() {
+    let sim = system(SimOptions { huge_reserves: true, ..SimOptions::new() });
+    let mut space = Builder::on(sim, 8 << 20).huge_pages(HugePages::Explicit(2 << 20)).reserve().unwrap();
+    let start = space.addresses().start;
+    assert!(sim.would_trap(start) && sim.would_trap(start + (6 << 20)) && sim.would_trap(start - 1));
+    space.commit(0..4 << 20).unwrap();
+    assert!(!sim.would_trap_write(start) && sim.would_trap(start + (4 << 20)));
+    assert_eq!((space.huge_bytes(), space.fell_back()), (4 << 20, None));
+    // Addresses that came without them fall back, and the others do not.
+    sim.fail_at(2);
+    let mut plain = Builder::on(sim, 8 << 20).huge_pages(HugePages::Explicit(2 << 20)).reserve().unwrap();
+    plain.commit(0..2 << 20).unwrap();
+    assert_eq!(plain.huge_bytes(), 0);
+    assert!(plain.fell_back().is_some());
+    plain.release().unwrap();
+    space.release().unwrap();
+    sim.assert_all_released();
+    sim.assert_no_violations();
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub struct SimOptions {
     pub available: Option<u64>,
     /// Whether there are explicit huge pages, of 2 MiB.
     pub huge_pages: bool,
+    /// Whether explicit huge pages come with their addresses, all at once, or not at all.
+    pub huge_reserves: bool,
     /// Whether huge pages are ever made of ordinary ones.
     pub transparent: bool,
     /// How far one instruction can be run by itself.
@@ -83,6 +85,7 @@ impl SimOptions {
             mappings_other: 40,
             available: Some(16 << 30),
             huge_pages: false,
+            huge_reserves: false,
             transparent: true,
             steps: Steps::Alone,
             write_key: true,

@@ -4,8 +4,8 @@
 use core::ffi::CStr;
 
 use super::memory::Needs;
-use super::{Sim, beneath::Beneath, lock};
-use crate::{Limit, Memory, Pages, Range, VmError, VmResult, Wish};
+use super::{PageState, Sim, beneath::Beneath, lock};
+use crate::{Limit, Memory, Pages, Protection, Range, VmError, VmResult, Wish};
 
 /// Bytes in a simulated huge page.
 const HUGE: usize = 2 << 20;
@@ -27,8 +27,33 @@ unsafe impl Pages for Sim {
         self.begin("huge_pages", range, Needs::Reserved).map(|_| ())
     }
 
+    fn reserve_huge(&self, [head, len, tail]: [usize; 3], align: usize, page: usize) -> VmResult<usize> {
+        if !self.options.huge_reserves || page != HUGE {
+            return Err(VmError::Unsupported);
+        }
+        let whole = head.saturating_add(len).saturating_add(tail);
+        let start = self.reserve(whole, align.max(page))?;
+        let middle = Range { start: start.wrapping_add(head), len };
+        // SAFETY: the range was reserved just now, and nothing refers to it.
+        unsafe {
+            let made = self.commit(middle).and_then(|()| self.protect(middle, Protection::None));
+            if made.is_err() {
+                self.release(Range { start, len: whole })?;
+            }
+            made.map(|()| start)
+        }
+    }
+
     unsafe fn commit_huge(&self, range: Range, page: usize) -> VmResult {
         drop(self.begin("commit_huge", range, Needs::Reserved)?);
+        if self.options.huge_reserves {
+            // What came with its addresses is closed; where it is not, it came without.
+            if self.page_state(range.start) != PageState::NoAccess {
+                return Err(VmError::Unsupported);
+            }
+            // SAFETY: the caller's promise.
+            return unsafe { self.protect(range, Protection::ReadWrite) };
+        }
         let low = page.wrapping_sub(1);
         if page != HUGE || range.start & low != 0 || range.len & low != 0 {
             return Err(VmError::Unsupported);

@@ -16,7 +16,7 @@ use windows_sys::Win32::System::Diagnostics::Debug::{
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, SetThreadStackGuarantee, TerminateProcess};
 
 use super::teb::{self, Kept};
-use super::{Host, emergency, ending, stack, stepping};
+use super::{Host, emergency, ending, stack, stepping, watchdog};
 use crate::os::processor::context;
 use crate::{Faults, OnFault, Range, Verdict, VmError, VmResult};
 
@@ -77,12 +77,19 @@ impl Faults for Host {
     }
 
     unsafe fn abandon_call(&self) -> ! {
+        // What follows is no longer watched.
+        watchdog::disarm();
         // SAFETY: the caller's promises are those of `abandon`.
         unsafe { stack::abandon() }
     }
 
-    /// There is no way to interrupt a thread in the middle of its work: names that take for ever to resolve do so.
-    fn watchdog(&self, _milliseconds: u64) {}
+    /// The call itself is ended: there is no signal to send.
+    fn watchdog(&self, milliseconds: u64) {
+        watchdog::disarm();
+        if milliseconds > 0 {
+            watchdog::arm(milliseconds);
+        }
+    }
 
     fn die_by_abort(&self) -> ! {
         end(ABORTED)

@@ -2,11 +2,11 @@
 //!
 //! Reserve, commit and decommit are the system's own verbs here. Addresses go by 64 KiB, all else by the page.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use windows_sys::Win32::Foundation::{
-    ERROR_ACCESS_DENIED, ERROR_COMMITMENT_LIMIT, ERROR_INVALID_ADDRESS, ERROR_NOT_ENOUGH_MEMORY,
-    ERROR_NOT_SUPPORTED, GetLastError,
+    ERROR_ACCESS_DENIED, ERROR_COMMITMENT_LIMIT, ERROR_INVALID_ADDRESS, ERROR_NO_SYSTEM_RESOURCES,
+    ERROR_NOT_ENOUGH_MEMORY, ERROR_NOT_SUPPORTED, ERROR_PRIVILEGE_NOT_HELD, GetLastError,
 };
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
 use windows_sys::Win32::System::Memory::{
@@ -18,16 +18,19 @@ use windows_sys::Win32::System::SystemInformation::{
     GetSystemInfo, GlobalMemoryStatusEx, MEMORYSTATUSEX, SYSTEM_INFO,
 };
 
-use super::Host;
 use super::probe::{Feature, denied};
 use super::teb::Kept;
+use super::{Host, large};
 use crate::{Memory, Moved, Offers, Protection, Range, VmError, VmResult};
 
 static PAGE: AtomicUsize = AtomicUsize::new(0);
 static GRANULARITY: AtomicUsize = AtomicUsize::new(0);
 static CALLS: AtomicU64 = AtomicU64::new(0);
-/// Whether this is Wine, which keeps a byte for each page that is reserved.
-static WINE: AtomicBool = AtomicBool::new(false);
+/// Whether this is Wine, which keeps a byte for each page that is reserved: one of the three below.
+static WINE: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const NO: u8 = 1;
+const YES: u8 = 2;
 /// The longest reservation that Wine is asked for: 16 MiB of such bytes.
 const WINE_RESERVES: usize = 64 << 30;
 /// How often an aligned place is looked for before somebody else's being faster counts as there being none.
@@ -35,19 +38,23 @@ const TRIES: u32 = 8;
 
 /// Finds out what the machine is, once.
 pub(super) fn prepare() {
-    let _kept = Kept::new();
-    sizes();
-    // SAFETY: both names end in a zero; a module that is loaded for good is asked for.
-    unsafe {
-        let ntdll = GetModuleHandleA(c"ntdll.dll".as_ptr().cast());
-        let wine = !ntdll.is_null() && GetProcAddress(ntdll, c"wine_get_version".as_ptr().cast()).is_some();
-        WINE.store(wine, Ordering::Relaxed);
-    }
+    let _ = (sizes(), is_wine());
 }
 
-/// Whether this is Wine.
+/// Whether this is Wine. Only the first call asks.
 pub(super) fn is_wine() -> bool {
-    WINE.load(Ordering::Relaxed)
+    let known = WINE.load(Ordering::Relaxed);
+    if known != UNKNOWN {
+        return known == YES;
+    }
+    let _kept = Kept::new();
+    // SAFETY: both names end in a zero; a module that is loaded for good is asked for.
+    let wine = unsafe {
+        let ntdll = GetModuleHandleA(c"ntdll.dll".as_ptr().cast());
+        !ntdll.is_null() && GetProcAddress(ntdll, c"wine_get_version".as_ptr().cast()).is_some()
+    };
+    WINE.store(if wine { YES } else { NO }, Ordering::Relaxed);
+    wine
 }
 
 /// Whether pages are committed, readable and writable, and no guards.
@@ -74,8 +81,11 @@ fn sizes() -> (usize, usize) {
 pub(super) fn last_error() -> VmError {
     // SAFETY: reads a word of this thread's.
     match unsafe { GetLastError() } {
-        ERROR_NOT_ENOUGH_MEMORY | ERROR_COMMITMENT_LIMIT | ERROR_INVALID_ADDRESS => VmError::OutOfMemory,
-        ERROR_ACCESS_DENIED => VmError::Denied,
+        ERROR_NOT_ENOUGH_MEMORY
+        | ERROR_COMMITMENT_LIMIT
+        | ERROR_INVALID_ADDRESS
+        | ERROR_NO_SYSTEM_RESOURCES => VmError::OutOfMemory,
+        ERROR_ACCESS_DENIED | ERROR_PRIVILEGE_NOT_HELD => VmError::Denied,
         ERROR_NOT_SUPPORTED => VmError::Unsupported,
         other => VmError::Other(other as i32),
     }
@@ -85,7 +95,7 @@ pub(super) fn count() {
     CALLS.fetch_add(1, Ordering::Relaxed);
 }
 
-fn allocate(address: usize, len: usize, kind: u32, protection: u32) -> VmResult<usize> {
+pub(super) fn allocate(address: usize, len: usize, kind: u32, protection: u32) -> VmResult<usize> {
     let _kept = Kept::new();
     count();
     // SAFETY: reserving takes free addresses only; committing is asked for within a reservation by its owner.
@@ -204,7 +214,13 @@ impl Memory for Host {
     }
 
     unsafe fn commit(&self, range: Range) -> VmResult {
-        allocate(range.start, range.len, MEM_COMMIT, PAGE_READWRITE)?;
+        let committed = allocate(range.start, range.len, MEM_COMMIT, PAGE_READWRITE);
+        // Of large pages there is nothing to commit: what is closed is opened.
+        if let Err(error) = committed
+            && !large::were_given()
+        {
+            return Err(error);
+        }
         // What was committed already keeps its protection on some versions.
         // SAFETY: the caller's promise.
         unsafe { self.protect(range, Protection::ReadWrite) }
@@ -224,10 +240,22 @@ impl Memory for Host {
 
     unsafe fn decommit(&self, range: Range) -> VmResult {
         // SAFETY: the caller's promise.
-        unsafe { free(range.start, range.len, MEM_DECOMMIT) }
+        unsafe {
+            free(range.start, range.len, MEM_DECOMMIT).or_else(|error| match large::were_given() {
+                true => large::empty(range).map_err(|_| error),
+                false => Err(error),
+            })
+        }
     }
 
     unsafe fn release(&self, range: Range) -> VmResult {
+        // What has large pages is several allocations, of which the last is given back first.
+        let mut last = range.end().wrapping_sub(1);
+        while let Some(info) = query(last).filter(|info| info.AllocationBase.addr() > range.start) {
+            // SAFETY: the caller's promise.
+            unsafe { free(info.AllocationBase.addr(), 0, MEM_RELEASE)? };
+            last = info.AllocationBase.addr().wrapping_sub(1);
+        }
         // SAFETY: the caller's promise. The system knows the length.
         unsafe { free(range.start, 0, MEM_RELEASE) }
     }

@@ -10,6 +10,7 @@ mod emergency;
 mod ending;
 mod environment;
 mod faults;
+mod large;
 mod loader;
 mod mappings;
 mod memory;
@@ -23,6 +24,7 @@ mod stepping;
 pub(super) mod teb;
 mod text;
 mod threads;
+mod watchdog;
 mod watchpoints;
 mod word;
 mod written;
@@ -49,6 +51,7 @@ impl Platform for Host {
         threads::prepare();
         memory::prepare();
         stepping::prepare();
+        watchdog::prepare();
     }
 
     fn environment(&self, name: &CStr) -> Option<&'static [u8]> {

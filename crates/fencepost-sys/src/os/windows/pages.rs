@@ -2,12 +2,11 @@
 
 use core::ffi::CStr;
 
-use windows_sys::Win32::System::Memory::GetLargePageMinimum;
 use windows_sys::Win32::System::ProcessStatus::{PSAPI_WORKING_SET_EX_INFORMATION, QueryWorkingSetEx};
 use windows_sys::Win32::System::Threading::GetCurrentProcess;
 
 use super::teb::Kept;
-use super::{Host, memory, stack};
+use super::{Host, large, memory, stack};
 use crate::{Limit, Memory, Pages, Range, VmError, VmResult, Wish};
 
 /// What a 64-bit process can address: 47 bits.
@@ -21,10 +20,8 @@ const PAGES_ASKED: usize = 256;
 unsafe impl Pages for Host {
     /// The one size, if the processor has it. It takes a right (`SeLockMemoryPrivilege`) to have a page of it.
     fn huge_page_sizes(&self, into: &mut [usize]) -> usize {
-        // SAFETY: the call has no arguments.
-        let size = unsafe { GetLargePageMinimum() };
-        match into.first_mut() {
-            Some(place) if size != 0 => {
+        match (into.first_mut(), large::size()) {
+            (Some(place), Some(size)) => {
                 *place = size;
                 1
             }
@@ -40,9 +37,13 @@ unsafe impl Pages for Host {
         Err(VmError::Unsupported)
     }
 
-    /// Large pages are committed with their reservation or not at all, so parts of one cannot have them.
-    unsafe fn commit_huge(&self, _range: Range, _page: usize) -> VmResult {
-        Err(VmError::Unsupported)
+    fn reserve_huge(&self, parts: [usize; 3], align: usize, page: usize) -> VmResult<usize> {
+        large::reserve(parts, align, page)
+    }
+
+    /// Large pages are committed with their reservation or not at all: so parts of such a one are opened.
+    unsafe fn commit_huge(&self, range: Range, _page: usize) -> VmResult {
+        large::open(range)
     }
 
     unsafe fn set_name(&self, _range: Range, _name: &CStr) -> VmResult {
@@ -88,6 +89,8 @@ unsafe impl Pages for Host {
                 limit: status.ullTotalPageFile,
                 used: status.ullTotalPageFile.saturating_sub(status.ullAvailPageFile),
             },
+            (Wish::HugePages(_), _) if large::is_forbidden() => Limit::LockRight,
+            (Wish::HugePages(page), _) if large::size() == Some(page) => Limit::Pieces { page },
             (Wish::HugePages(page), _) => Limit::HugePages { page, free: 0 },
             _ => Limit::Unknown,
         }

@@ -14,6 +14,8 @@ pub(super) enum Feature {
     GuardPages = 2,
     /// Large pages.
     LargePages = 4,
+    /// The thread that ends what hangs.
+    Watchdog = 8,
 }
 
 static DENIED: AtomicU32 = AtomicU32::new(0);
@@ -35,6 +37,7 @@ fn parse(list: &[u8]) -> u32 {
                 b"steps" => Feature::Steps as u32,
                 b"guard-pages" => Feature::GuardPages as u32,
                 b"large-pages" => Feature::LargePages as u32,
+                b"watchdog" => Feature::Watchdog as u32,
                 _ => 0,
             }
     })

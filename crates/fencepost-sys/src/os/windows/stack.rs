@@ -44,7 +44,8 @@ pub(super) unsafe fn run_below(
     argument: usize,
     back: &AtomicUsize,
 ) -> bool {
-    let bounds = Bounds { limit: teb::read(teb::STACK_LIMIT), reserved: teb::read(teb::STACK_RESERVED) };
+    let (limit, reserved) = (teb::read(teb::STACK_LIMIT), teb::read(teb::STACK_RESERVED));
+    let bounds = Bounds { limit, reserved, handlers: teb::read(teb::HANDLERS) };
     // SAFETY: the caller's promises.
     unsafe { switch(top, work, argument, back.as_ptr(), &bounds) != 0 }
 }
@@ -58,15 +59,23 @@ pub(super) unsafe fn leave_to(back: usize) -> ! {
     unsafe { unwind_to(back) }
 }
 
-/// The lowest committed address of a stack, above its guard if it has one, and the lowest reserved one.
+/// The lowest committed address of a stack, above its guard if it has one, and the lowest reserved one; and the list of
+/// handlers that holds there.
 #[repr(C)]
 struct Bounds {
     limit: usize,
     reserved: usize,
+    handlers: usize,
 }
 
+/// The end of a list of handlers (`EXCEPTION_CHAIN_END`).
+const NO_HANDLERS: usize = usize::MAX;
+
+/// Wine keeps handlers of its own in the list that 64-bit Windows does not use, and takes those at lower addresses for inner
+/// ones, on whatever stack they lie: a panic on a stack above them would never find its frame.
 fn bounds(stack: Range) -> Bounds {
-    Bounds { limit: lowest_usable(stack), reserved: stack.start }
+    let handlers = if memory::is_wine() { NO_HANDLERS } else { teb::read(teb::HANDLERS) };
+    Bounds { limit: lowest_usable(stack), reserved: stack.start, handlers }
 }
 
 /// Where a stack's committed part begins. The system tells of an address how far what it lies in goes on upwards, never
@@ -112,6 +121,11 @@ pub fn fields(stack: Range) -> Fields {
 pub(super) unsafe fn abandon() -> ! {
     // SAFETY: `RETURN` was written by the call that is running, whose frame is untouched by the code it called.
     unsafe { unwind_to(RETURN.load(Ordering::Relaxed)) }
+}
+
+/// The next instruction and the stack pointer of a thread that is to leave its running [`call`], which then says false.
+pub(super) fn give_up() -> (u64, u64) {
+    (given_up as *const () as u64, RETURN.load(Ordering::Relaxed) as u64)
 }
 
 /// Runs `work` with `argument` on the stack that ends at `top` and has these bounds, and gives 1; or 0 when [`unwind_to`] came instead.
@@ -168,6 +182,8 @@ unsafe extern "C" fn switch(
         "mov [rsp + 168], rax",
         "mov rax, gs:[{reserved}]",
         "mov [rsp + 176], rax",
+        "mov rax, gs:[{handlers}]",
+        "mov [rsp + 184], rax",
         "mov [r9], rsp",
         // The fifth argument: above 8 saved words, our own room, and the return address.
         "mov rax, [rsp + 200 + 64 + 8 + 32]",
@@ -175,6 +191,8 @@ unsafe extern "C" fn switch(
         "mov gs:[{limit}], r10",
         "mov r10, [rax + 8]",
         "mov gs:[{reserved}], r10",
+        "mov r10, [rax + 16]",
+        "mov gs:[{handlers}], r10",
         "mov gs:[{base}], rcx",
         "and rcx, -16",
         "lea rsp, [rcx - 32]",
@@ -186,6 +204,7 @@ unsafe extern "C" fn switch(
         ".seh_endproc",
         this = sym switch,
         leave = sym leave,
+        handlers = const teb::HANDLERS,
         base = const teb::STACK_BASE,
         limit = const teb::STACK_LIMIT,
         reserved = const teb::STACK_RESERVED,
@@ -201,10 +220,19 @@ unsafe extern "C" fn unwind_to(back: usize) -> ! {
     naked_asm!("mov rsp, rcx", "xor eax, eax", "jmp {leave}", leave = sym leave)
 }
 
+/// [`unwind_to`] for a thread whose stack pointer is set from outside: in the middle of a call to the system it keeps no argument.
+///
+/// # Safety
+/// Gone on at by [`give_up`] only.
+#[unsafe(naked)]
+unsafe extern "C" fn given_up() -> ! {
+    naked_asm!("xor eax, eax", "jmp {leave}", leave = sym leave)
+}
+
 /// The end of [`switch`]: the stack pointer is where it was before it left, and the result is in place.
 ///
 /// # Safety
-/// Jumped to by the two above only.
+/// Jumped to by the three above only.
 #[unsafe(naked)]
 unsafe extern "C" fn leave() {
     naked_asm!(
@@ -214,6 +242,8 @@ unsafe extern "C" fn leave() {
         "mov gs:[{limit}], rcx",
         "mov rcx, [rsp + 176]",
         "mov gs:[{reserved}], rcx",
+        "mov rcx, [rsp + 184]",
+        "mov gs:[{handlers}], rcx",
         "movups xmm6, [rsp]",
         "movups xmm7, [rsp + 16]",
         "movups xmm8, [rsp + 32]",
@@ -234,6 +264,7 @@ unsafe extern "C" fn leave() {
         "pop rbx",
         "pop rbp",
         "ret",
+        handlers = const teb::HANDLERS,
         base = const teb::STACK_BASE,
         limit = const teb::STACK_LIMIT,
         reserved = const teb::STACK_RESERVED,

@@ -6,6 +6,8 @@
 
 use core::arch::asm;
 
+/// `NtTib.ExceptionList`: handlers, in the order in which they are asked. Not used by 64-bit Windows itself.
+pub(super) const HANDLERS: usize = 0;
 /// `NtTib.StackBase`: one past the highest address of the stack.
 pub(super) const STACK_BASE: usize = 0x08;
 /// `NtTib.StackLimit`: the lowest committed one.
