@@ -1,7 +1,6 @@
 //! Runs that cargo leads: cargo builds, chooses and starts the programs, and starts us as the runner of each.
 
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,8 +10,8 @@ use crate::inspect;
 use crate::runner;
 use crate::session::{Plan, Session, VARIABLE};
 use crate::settings::Settings;
-use crate::signals::Forwarding;
 use crate::sweeps::{self, Work};
+use crate::system::{self, Forwarding};
 
 /// `cargo run`, `cargo test` or `cargo nextest` with these arguments, under the guard.
 pub fn run(name: &str, settings: &Settings, arguments: &[OsString]) -> Result<Ending, Failure> {
@@ -46,7 +45,7 @@ pub fn start(words: &[OsString], plan: &mut Plan) -> Result<(Session, Ending), F
     let variable = runner_variable(words)?;
     plan.hidden = vec![variable.clone()];
     let session = Session::new(plan)?;
-    let link = session.path().join(runner::NAME);
+    let link = session.path().join(runner::NAME).with_extension(std::env::consts::EXE_EXTENSION);
     if link.to_string_lossy().contains(char::is_whitespace) {
         return Err(Failure::unguarded(format_args!(
             "the folder for temporary files has a space in its path ({}), which cargo's runner cannot have: set TMPDIR",
@@ -55,22 +54,18 @@ pub fn start(words: &[OsString], plan: &mut Plan) -> Result<(Session, Ending), F
     }
     let this = std::env::current_exe()
         .map_err(|error| Failure::unguarded(format_args!("cannot find this program: {error}")))?;
-    std::os::unix::fs::symlink(&this, &link).map_err(|error| Failure::file("make", &link, &error))?;
+    system::link(&this, &link).map_err(|error| Failure::file("make", &link, &error))?;
     if std::env::var_os(&variable).is_some() {
         eprintln!("fencepost: the runner in {variable} is not used: fencepost runs the programs itself");
     }
     let mut command = Command::new(cargo());
     command.args(words).env(&variable, &link).env(VARIABLE, session.path());
     let cannot = |error: std::io::Error| Failure::usage(format_args!("cannot run cargo: {error}"));
-    let (mut forwarding, signals) = Forwarding::prepare().map_err(cannot)?;
+    let mut forwarding = Forwarding::prepare().map_err(cannot)?;
     let mut child = command.spawn().map_err(cannot)?;
-    forwarding.to(signals, child.id());
-    let status = child.wait().map_err(cannot)?;
-    let ending = match status.signal() {
-        Some(signal) => Ending::Signal(signal),
-        None => Ending::Status(u8::try_from(status.code().unwrap_or(1) & 0xff).unwrap_or(1)),
-    };
-    Ok((session, ending))
+    forwarding.to(child.id());
+    let (status, signal) = system::ended(child.wait().map_err(cannot)?);
+    Ok((session, Ending::of(status, signal)))
 }
 
 fn cargo() -> OsString {

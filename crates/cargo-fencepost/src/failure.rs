@@ -9,7 +9,7 @@ use crate::{BAD_COMMAND_LINE, NOT_GUARDED};
 #[derive(Debug)]
 pub struct Failure {
     /// The process's exit status.
-    pub status: u8,
+    pub status: i32,
     what: String,
 }
 

@@ -3,17 +3,16 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Object, ObjectSymbol, elf};
 
+use crate::system;
+
 /// Texts that every program with the runtime in it holds, stripped or not: the variable it reads, and the first line
 /// it writes.
 const RUNTIME_MARKS: [&[u8]; 2] = [b"FENCEPOST_OPTIONS\0", b"fencepost-start/1"];
-/// The set-user-id and set-group-id bits of a file's mode.
-const SET_ID: u32 = 0o6000;
 /// Prefixes of allocators that programs link in under names of their own.
 const OTHER_ALLOCATORS: [(&str, &str); 4] =
     [("_rjem_", "jemalloc"), ("je_malloc", "jemalloc"), ("mi_malloc", "mimalloc"), ("tc_malloc", "tcmalloc")];
@@ -43,12 +42,16 @@ pub struct Facts {
 
 /// Looks a program up as the system does: by its path, or in the folders of `PATH`.
 pub fn find(program: &Path) -> Option<PathBuf> {
+    let called = match program.extension() {
+        None => program.with_extension(std::env::consts::EXE_EXTENSION),
+        Some(_) => program.to_owned(),
+    };
     if program.components().count() > 1 {
-        return program.is_file().then(|| program.to_owned());
+        return [program, &called].into_iter().find(|path| path.is_file()).map(Path::to_owned);
     }
     let folders = std::env::var_os("PATH")?;
-    let mut paths = std::env::split_paths(&folders).map(|folder| folder.join(program));
-    paths.find(|path| path.metadata().is_ok_and(|data| data.is_file() && data.mode() & 0o111 != 0))
+    let mut paths = std::env::split_paths(&folders).map(|folder| folder.join(&called));
+    paths.find(|path| system::may_be_run(path))
 }
 
 /// What the file of a program tells; of a script, that of its interpreter.
@@ -63,16 +66,7 @@ pub fn inspect(path: &Path) -> Facts {
     let mut facts = Facts::default();
     let Ok(bytes) = std::fs::read(&path) else { return facts };
     facts.own_runtime = RUNTIME_MARKS.iter().all(|mark| holds(&bytes, mark));
-    if let Ok(metadata) = path.metadata()
-        && metadata.mode() & SET_ID != 0
-        && !rustix::process::geteuid().is_root()
-    {
-        facts.no_preload = Some(
-            "it is set-uid or set-gid, and the system preloads nothing into such programs: \
-             run a copy without that bit"
-                .to_owned(),
-        );
-    }
+    facts.no_preload = system::refuses_preload(&path).map(str::to_owned);
     let about_elf = elf_facts(&bytes);
     facts.no_preload = facts.no_preload.or(about_elf.no_preload);
     facts.own_allocator = about_elf.own_allocator;

@@ -1,7 +1,6 @@
 //! One program under the guard: started, waited for, and its reports read.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -15,7 +14,7 @@ use crate::failure::Failure;
 use crate::flags::quote;
 use crate::inspect;
 use crate::session::{Account, Plan};
-use crate::signals::Forwarding;
+use crate::system::{self, Forwarding};
 use crate::tests_named;
 
 /// What came of a program.
@@ -31,10 +30,7 @@ pub struct Outcome {
 impl Outcome {
     /// How the program ended.
     pub fn ending(&self) -> Ending {
-        match (self.account.signal, self.account.status) {
-            (Some(signal), _) => Ending::Signal(signal),
-            (None, status) => Ending::Status(u8::try_from(status.unwrap_or(1) & 0xff).unwrap_or(1)),
-        }
+        Ending::of(self.account.status, self.account.signal)
     }
 }
 
@@ -73,13 +69,14 @@ pub fn launch(
     collection.merge();
     collection.suppress(&plan.suppressions());
     collection.compare(&plan.baseline());
+    let (status, signal) = system::ended(status);
     let (guard, why) = evidence::judge(plan, &facts, &collection, pid);
     let account = Account {
         program: program.to_string_lossy().into_owned(),
         guard,
         why,
-        status: status.code(),
-        signal: status.signal(),
+        status,
+        signal,
         unread: collection.problems.len(),
         left_alone: evidence::left_alone(&collection, pid),
     };
@@ -91,9 +88,9 @@ fn wait(command: &mut Command, program: &OsStr) -> Result<(u32, ExitStatus), Fai
     let cannot = |error: &dyn std::fmt::Display| {
         Failure::usage(format_args!("cannot run {}: {error}", program.to_string_lossy()))
     };
-    let (mut forwarding, signals) = Forwarding::prepare().map_err(|error| cannot(&error))?;
+    let mut forwarding = Forwarding::prepare().map_err(|error| cannot(&error))?;
     let mut child = command.spawn().map_err(|error| cannot(&error))?;
-    forwarding.to(signals, child.id());
+    forwarding.to(child.id());
     let status = child.wait().map_err(|error| cannot(&error))?;
     Ok((child.id(), status))
 }
@@ -110,8 +107,9 @@ fn option_text(plan: &Plan, folder: &Path) -> Result<String, Failure> {
         })?;
     let between = if plan.options.is_empty() { "" } else { "," };
     Ok(format!(
-        "{}{between}log=/dev/null,report={},symbolize=off,summary=off,color=never",
+        "{}{between}log={},report={},symbolize=off,summary=off,color=never",
         plan.options,
+        system::NOWHERE,
         quote(report)
     ))
 }

@@ -25,18 +25,18 @@ mod report_files;
 mod runner;
 mod session;
 mod settings;
-mod signals;
 mod sweeps;
+mod system;
 mod tests_named;
 
 use std::process::ExitCode;
 
 /// Something was reported.
-const REPORTED: u8 = 100;
+const REPORTED: i32 = 100;
 /// The command line, or a file it names, is wrong.
-const BAD_COMMAND_LINE: u8 = 2;
+const BAD_COMMAND_LINE: i32 = 2;
 /// The guard could not be put in place.
-const NOT_GUARDED: u8 = 3;
+const NOT_GUARDED: i32 = 3;
 
 fn main() -> ExitCode {
     if let Some(session) = std::env::var_os(session::VARIABLE)
@@ -50,18 +50,28 @@ fn main() -> ExitCode {
 /// How the process ends.
 enum Ending {
     /// With this status.
-    Status(u8),
-    /// By this signal, as the program did.
+    Status(i32),
+    /// By this signal (on Windows by this exception), as the program did.
     Signal(i32),
+}
+
+impl Ending {
+    /// As a program ended.
+    fn of(status: Option<i32>, signal: Option<i32>) -> Ending {
+        match signal {
+            Some(signal) => Ending::Signal(signal),
+            None => Ending::Status(status.unwrap_or(1)),
+        }
+    }
 }
 
 fn end(result: Result<Ending, failure::Failure>) -> ExitCode {
     match result {
-        Ok(Ending::Status(status)) => ExitCode::from(status),
-        Ok(Ending::Signal(signal)) => signals::die_by(signal),
+        Ok(Ending::Status(status)) => system::end_with(status),
+        Ok(Ending::Signal(signal)) => system::die_by(signal),
         Err(failure) => {
             eprintln!("fencepost: {failure}");
-            ExitCode::from(failure.status)
+            system::end_with(failure.status)
         }
     }
 }

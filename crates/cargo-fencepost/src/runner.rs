@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,6 +11,7 @@ use crate::Ending;
 use crate::failure::Failure;
 use crate::launch::{self, Outcome};
 use crate::session::{self, Plan};
+use crate::system;
 
 /// The name of the link to this binary in a session's folder.
 pub const NAME: &str = "runner";
@@ -19,7 +19,7 @@ pub const NAME: &str = "runner";
 /// Whether this process was started by that name.
 pub fn is_called() -> bool {
     let name = std::env::args_os().next().unwrap_or_default();
-    Path::new(&name).file_name().is_some_and(|file| file == NAME)
+    Path::new(&name).file_stem().is_some_and(|file| file == NAME)
 }
 
 /// Runs the program of our command line.
@@ -37,7 +37,7 @@ pub fn run(session: &Path) -> Result<Ending, Failure> {
         for name in &plan.hidden {
             command.env_remove(name);
         }
-        let error = command.exec();
+        let error = system::replace_with(&mut command);
         return Err(Failure::usage(format_args!("cannot run {}: {error}", program.to_string_lossy())));
     }
     let outcome = in_session(&plan, session, &program, &arguments)?;

@@ -1,4 +1,6 @@
-//! Drives the built command on real programs: what they end with, what is said, what is left behind.
+//! Drives the built command on real programs: what they end with, what is said, what is left behind. Of Unix: what it is on Windows
+//! is in `windows.rs`.
+#![cfg(unix)]
 
 #[path = "main/allocators.rs"]
 mod allocators;

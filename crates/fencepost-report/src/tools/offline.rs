@@ -118,7 +118,9 @@ impl Names {
     /// The functions at an offset, innermost first.
     fn at(&self, offset: u64) -> Vec<Symbol> {
         let mut symbols = Vec::new();
-        if let Ok(mut frames) = self.loader.find_frames(offset) {
+        // A Windows program's debug information speaks of where it would like to be loaded.
+        let linked = offset.wrapping_add(self.loader.relative_address_base());
+        if let Ok(mut frames) = self.loader.find_frames(linked) {
             while let Ok(Some(frame)) = frames.next() {
                 let function = frame.function.and_then(|name| name.demangle().ok().map(|n| n.into_owned()));
                 let place = frame.location;
@@ -131,7 +133,7 @@ impl Names {
             }
         }
         // The symbol table knows functions that debug information leaves out.
-        if let Some(name) = self.table_name(offset) {
+        if let Some(name) = self.table_name(offset, linked) {
             match symbols.last_mut() {
                 None => symbols.push(Symbol { function: Some(name), ..Symbol::default() }),
                 Some(outermost) if outermost.function.is_none() => outermost.function = Some(name),
@@ -141,12 +143,12 @@ impl Names {
         symbols
     }
 
-    fn table_name(&self, offset: u64) -> Option<String> {
+    fn table_name(&self, offset: u64, linked: u64) -> Option<String> {
         let exported = || {
             let (start, (size, name)) = self.exported.range(..=offset).next_back()?;
             (offset < start.saturating_add(*size)).then_some(name.as_str())
         };
-        let name = self.loader.find_symbol(offset).or_else(exported)?;
+        let name = self.loader.find_symbol(linked).or_else(exported)?;
         Some(addr2line::demangle_auto(name.into(), None).into_owned())
     }
 }

@@ -13,19 +13,21 @@ const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]
 /// Sends our signals on to a child, until it is dropped.
 pub struct Forwarding {
     handle: Handle,
+    waiting: Option<Signals>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Forwarding {
     /// From now on signals wait; [`Forwarding::to`] says for whom. Call it before the child starts, so that none is
     /// lost.
-    pub fn prepare() -> std::io::Result<(Forwarding, Signals)> {
+    pub fn prepare() -> std::io::Result<Forwarding> {
         let signals = Signals::new(PASSED_ON)?;
-        Ok((Forwarding { handle: signals.handle(), thread: None }, signals))
+        Ok(Forwarding { handle: signals.handle(), waiting: Some(signals), thread: None })
     }
 
     /// Sends them to `child`.
-    pub fn to(&mut self, mut signals: Signals, child: u32) {
+    pub fn to(&mut self, child: u32) {
+        let Some(mut signals) = self.waiting.take() else { return };
         let Some(child) = i32::try_from(child).ok().and_then(Pid::from_raw) else { return };
         self.thread = Some(thread::spawn(move || {
             for number in signals.forever() {
