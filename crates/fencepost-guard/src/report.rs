@@ -9,6 +9,7 @@
 mod copying;
 mod fill;
 mod known;
+mod leaf;
 
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
@@ -336,6 +337,9 @@ impl<P: Platform> Guard<P> {
             Frames::Fault(_) => 0,
         };
         walk.count = (self.hooks.capture)(anchor, &mut walk.frames).min(WALK_MAX);
+        if let Frames::Fault(fault) = frames {
+            self.follow_caller(fault, &mut walk);
+        }
         walk
     }
 

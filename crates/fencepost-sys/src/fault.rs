@@ -24,6 +24,9 @@ pub struct Fault {
     pub sp: usize,
     /// The frame pointer.
     pub fp: usize,
+    /// Where the function of the instruction returns to, as the processor keeps it in a register (aarch64, where a call
+    /// stands before that place); certain only of a function that calls nobody.
+    pub caller: Option<usize>,
     /// Whether the signal was sent by a process rather than raised by an instruction.
     pub sent: bool,
     /// All registers.
@@ -53,6 +56,7 @@ impl Fault {
             pc,
             sp,
             fp,
+            caller: None,
             sent: false,
             registers,
             others: false,

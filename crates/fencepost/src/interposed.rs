@@ -5,7 +5,8 @@
 //! ours: the plain names mean the C library's functions here. C++'s `new` calls `malloc`. Compiled, and never run.
 //!
 //! What is missing beside [`export_libc!`](https://docs.rs/fencepost) on Linux: buffers given to the kernel, the program's
-//! questions about its signals, zones (`malloc_zone_malloc` and its like), and giving way to a program that guards itself.
+//! questions about its signals, blocks from zones (`malloc_zone_malloc` and its like are the C library's; what is asked of a
+//! zone about one of our blocks is answered), and giving way to a program that guards itself.
 #![allow(clippy::missing_safety_doc, reason = "each has the rules of the C function of its name")]
 #![allow(missing_docs, reason = "documented by the C standard, POSIX and malloc(3)")]
 
@@ -44,6 +45,42 @@ pub unsafe extern "C" fn malloc_size(block: *const c_void) -> usize {
     unsafe { MALLOC.usable_size(block.cast_mut().cast(), here()) }
 }
 
+/// Which zone a block is from: for one of ours the default one, whose functions below know it.
+#[inline(never)]
+pub unsafe extern "C" fn malloc_zone_from_ptr(block: *const c_void) -> *mut c_void {
+    if MALLOC.owns(block.cast_mut().cast()) {
+        // SAFETY: the function takes nothing and gives the address of the first zone.
+        return unsafe { originals::malloc_default_zone() };
+    }
+    // SAFETY: the caller's promise to malloc_zone_from_ptr.
+    unsafe { originals::malloc_zone_from_ptr(block) }
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn malloc_zone_free(zone: *mut c_void, block: *mut c_void) {
+    if MALLOC.owns(block.cast()) {
+        // SAFETY: the caller's promise to malloc_zone_free.
+        unsafe { free(block) };
+    } else {
+        // SAFETY: as above.
+        unsafe { originals::malloc_zone_free(zone, block) };
+    }
+}
+
+#[inline(never)]
+pub unsafe extern "C" fn malloc_zone_realloc(
+    zone: *mut c_void,
+    block: *mut c_void,
+    size: usize,
+) -> *mut c_void {
+    if MALLOC.owns(block.cast()) {
+        // SAFETY: the caller's promise to malloc_zone_realloc.
+        return unsafe { realloc(block, size) };
+    }
+    // SAFETY: as above.
+    unsafe { originals::malloc_zone_realloc(zone, block, size) }
+}
+
 /// A line of the loader's table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +107,10 @@ mod originals {
         pub(super) fn posix_memalign(into: *mut *mut c_void, align: usize, size: usize) -> c_int;
         pub(super) fn valloc(size: usize) -> *mut c_void;
         pub(super) fn malloc_size(block: *const c_void) -> usize;
+        pub(super) fn malloc_default_zone() -> *mut c_void;
+        pub(super) fn malloc_zone_from_ptr(block: *const c_void) -> *mut c_void;
+        pub(super) fn malloc_zone_free(zone: *mut c_void, block: *mut c_void);
+        pub(super) fn malloc_zone_realloc(zone: *mut c_void, block: *mut c_void, size: usize) -> *mut c_void;
     }
 }
 
@@ -83,7 +124,8 @@ macro_rules! pairs {
     };
 }
 
-pairs!(malloc calloc realloc reallocf free aligned_alloc posix_memalign valloc malloc_size);
+pairs!(malloc calloc realloc reallocf free aligned_alloc posix_memalign valloc malloc_size
+       malloc_zone_from_ptr malloc_zone_free malloc_zone_realloc);
 
 /// All that the library to insert tells the loader. (From an executable the loader would not take it.)
 #[doc(hidden)]

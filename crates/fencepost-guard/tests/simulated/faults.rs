@@ -1,9 +1,9 @@
 //! Faults as the system raises them, and what the report says of each.
 
-use fencepost_record::{AccessType, BlockState, Confidence, ErrorKind, Note, Record, Stack, Where};
+use fencepost_record::{AccessType, BlockState, Confidence, ErrorKind, Module, Note, Record, Stack, Where};
 use fencepost_sys::{AfterStep, Fault, Range, Verdict};
 
-use crate::world::{PAGE, SPAN, World, at, fault, layout, stack};
+use crate::world::{PAGE, SPAN, World, at, fault, layout, poke, stack};
 
 const ALLOCATING: u64 = 0x11_0000;
 const FREEING: u64 = 0x22_0000;
@@ -59,6 +59,36 @@ fn an_overflow_names_the_block_before_it() {
             assert_eq!(record.confidence, Confidence::High, "{engine} {size} {past}");
             world.sim().assert_no_violations();
         }
+    }
+}
+
+#[test]
+fn a_function_without_unwind_tables_still_has_its_callers() {
+    let cases: [(Option<usize>, &[u64], &[u64]); 4] = [
+        (Some(0x51_0000), &[0x99_0000, PC], &[PC, 0x51_0000, 0x51_0010, 0x51_0020]),
+        (None, &[0x99_0000, PC], &[PC]),
+        (Some(0x60_0000), &[0x99_0000, PC], &[PC]),
+        // A walk that has gone on by itself is left as it is.
+        (Some(0x51_0000), &HANDLER, &HANDLER[2..]),
+    ];
+    for (caller, walked, expected) in cases {
+        let world = World::new("");
+        world.sim().set_modules(&[Module { start: 0x50_0000, end: 0x52_0000, ..Module::default() }]);
+        let size = 256;
+        // Frame records in a block, as if it were a stack: the third does not lie above the second.
+        let records = block(world, size);
+        for (at, words) in [(0, [64, 0x51_0010]), (64, [16, 0xaa55_0000_0051_0020]), (16, [128, 0x51_0030])] {
+            let [above, address] = words;
+            let words = [records as u64 + above, address];
+            let bytes = words.into_iter().flat_map(u64::to_le_bytes);
+            (records + at..).zip(bytes).for_each(|(at, byte)| poke(at, byte));
+        }
+        stack(walked);
+        let address = (records + size).next_multiple_of(PAGE);
+        let raised = Fault { caller, fp: records, ..fault(address, AccessType::Write) };
+        assert_eq!(world.begin(&raised), Verdict::Step, "{}", world.stderr());
+        assert_eq!(world.sim().step_ends(PC as usize + 3), Some(AfterStep::Done));
+        assert_eq!(world.record().fault.trace.frames(), expected, "{caller:x?} {walked:x?}");
     }
 }
 

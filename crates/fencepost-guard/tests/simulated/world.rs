@@ -367,6 +367,7 @@ pub fn fault(address: usize, access: AccessType) -> Fault {
         pc: 0x50_0000,
         sp: 0x7fff_0000,
         fp: 0x7fff_0040,
+        caller: None,
         sent: false,
         registers: Registers::EMPTY,
         others: false,

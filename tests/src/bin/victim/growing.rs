@@ -2,9 +2,8 @@
 
 use crate::{Touch, armed, victim_touches};
 use fencepost::growing::Options;
+use fencepost::memory::page_size;
 use std::hint::black_box;
-
-const PAGE: usize = 4096;
 
 #[inline(never)]
 fn victim_recurses(depth: usize) -> usize {
@@ -25,8 +24,10 @@ pub fn misuse(words: &[&str]) {
         "pool-freed" | "pool-past" => pool(what),
         "vec-cut" => {
             let mut numbers = strict("numbers").vec::<u64>().expect("addresses");
-            numbers.extend_from_slice(&[7; 2000]).expect("memory");
-            let last = numbers.as_mut_ptr().wrapping_add(1999);
+            // Nearly four pages of numbers, and then less than one.
+            let count = page_size() / 2 - 48;
+            numbers.extend_from_slice(&vec![7; count]).expect("memory");
+            let last = numbers.as_mut_ptr().wrapping_add(count - 1);
             numbers.truncate(100);
             armed();
             victim_touches(last.cast(), Touch::Read);
@@ -53,14 +54,15 @@ pub fn misuse(words: &[&str]) {
 fn arena(what: &str) {
     let mut arena = strict("frames").arena().expect("addresses");
     let mark = arena.mark();
-    let block = arena.alloc_slice(&[1u8; PAGE + 1000]).expect("memory").as_mut_ptr();
+    let len = page_size() + 1000;
+    let block = arena.alloc_slice(&vec![1u8; len]).expect("memory").as_mut_ptr();
     let described = fencepost::describe(block).expect("the arena is known");
     assert_eq!(described.region.expect("a region").name(), "frames");
-    assert_eq!((described.size, fencepost::stats().regions), (PAGE + 1000, 1));
+    assert_eq!((described.size, fencepost::stats().regions), (len, 1));
     match what {
         "arena-past" => {
             armed();
-            victim_touches(block.wrapping_add(2 * PAGE), Touch::Write);
+            victim_touches(block.wrapping_add(2 * page_size()), Touch::Write);
         }
         "arena-end" => {
             armed();

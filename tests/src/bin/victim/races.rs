@@ -243,13 +243,14 @@ fn alarm() {
 
 /// Nobody should write to the second page in this phase.
 fn audit() {
-    let block = vec![0u8; 4 * 4096];
+    let page = fencepost::memory::page_size();
+    let block = vec![0u8; 4 * page];
     let at = block.as_ptr().expose_provenance();
     armed();
     let phase = || {
-        victim_strays(at + 2 * 4096 + 10, 1);
+        victim_strays(at + 2 * page + 10, 1);
         std::thread::scope(|scope| {
-            scope.spawn(|| victim_strays(at + 4096 + 5, 2));
+            scope.spawn(|| victim_strays(at + page + 5, 2));
         });
         7
     };
@@ -281,7 +282,7 @@ pub fn tell_pages(audit: &fencepost::Audit, from: usize) {
         let size = page.block.as_ref().map(|block| block.size);
         println!(
             "page {} of block {size:?}: {} writes, unseen {}",
-            (page.address - from) / 4096,
+            (page.address - from) / fencepost::memory::page_size(),
             page.writes.len(),
             page.unseen
         );

@@ -1,11 +1,14 @@
 //! Writes to memory that was made read-only.
 
 use crate::{Touch, armed, victim_allocates, victim_frees, victim_touches};
+use fencepost::memory::page_size;
 use std::hint::black_box;
 
-const PAGE: usize = 4096;
+/// The largest page that the processor can have.
+const PAGE: usize = if cfg!(target_arch = "aarch64") { 1 << 16 } else { 4096 };
 
-#[repr(align(4096))]
+#[cfg_attr(target_arch = "aarch64", repr(align(65536)))]
+#[cfg_attr(not(target_arch = "aarch64"), repr(align(4096)))]
 struct Page(std::cell::UnsafeCell<[u8; PAGE]>);
 
 // SAFETY: the page is only ever touched through volatile accesses of one thread.
@@ -25,8 +28,8 @@ pub fn victim_seals(at: *mut u8, len: usize) -> fencepost::Seal<'static> {
 
 /// Memory that the heap does not own: a page of a reservation that stays for good.
 fn mapping() -> *mut u8 {
-    let mut space = fencepost::memory::Reservation::reserve(PAGE).expect("addresses");
-    space.commit(0..PAGE).expect("memory");
+    let mut space = fencepost::memory::Reservation::reserve(page_size()).expect("addresses");
+    space.commit(0..page_size()).expect("memory");
     let page = space.as_ptr();
     std::mem::forget(space);
     page
@@ -38,7 +41,7 @@ pub fn violate(words: &[&str]) {
     let (at, len) = match what {
         "block" | "free" | "unsealed" => (victim_allocates(100, 4), 100),
         "static" => (PAGE_ALIGNED.0.get().cast::<u8>(), PAGE),
-        "mapping" => (mapping(), PAGE),
+        "mapping" => (mapping(), page_size()),
         _ => {
             eprintln!("victim: seal what?");
             std::process::exit(2);

@@ -41,7 +41,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     // SAFETY: of these signals, when not sent, siginfo has an address; the kernel hands a handler a valid context, records
     // included.
     let (address, syndrome) = unsafe { (info.si_addr().addr(), syndrome(delivery.context)) };
-    describe(&mut fault, address, syndrome);
+    describe(&mut fault, address, syndrome, machine.regs.get(30).map_or(0, |link| *link));
     fault
 }
 

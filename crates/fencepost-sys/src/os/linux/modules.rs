@@ -22,20 +22,32 @@ const PT_NOTE: u32 = 4;
 const NT_GNU_BUILD_ID: u32 = 3;
 const CLASS_64_LITTLE_ENDIAN: [u8; 2] = [2, 1];
 
-/// Calls `each` with every module.
+/// Calls `each` with every module. One that has another in a hole between its parts (files for pages of 64 KiB leave such
+/// holes where pages are smaller, and the kernel puts its own code there) comes in two, around it: no two overlap.
 pub(super) fn each_module(each: &mut dyn FnMut(&Module)) {
     let Some(maps) = Maps::open() else { return };
     let mut group: Option<Group> = None;
+    let mut around: Option<Group> = None;
     maps.each(|line| {
         if line.file.1 == 0 && line.path != b"[vdso]" {
             return true;
         }
-        match &mut group {
-            Some(group) if group.holds(line) => group.add(line),
-            _ => {
-                if let Some(group) = group.replace(Group::start(line)) {
-                    group.give(each);
-                }
+        if let Some(group) = group.as_mut().filter(|group| group.holds(line)) {
+            group.add(line);
+            return true;
+        }
+        let next = match around.take_if(|around| around.holds(line)) {
+            Some(around) => around.resume(line),
+            None => Group::start(line),
+        };
+        if let Some(mut last) = group.replace(next) {
+            if last.module.end > line.start as u64 {
+                let end = core::mem::replace(&mut last.module.end, line.start as u64);
+                last.give(each);
+                last.module.end = end;
+                around = Some(last);
+            } else {
+                last.give(each);
             }
         }
         true
@@ -89,6 +101,13 @@ impl Group {
     fn add(&mut self, line: &Line<'_>) {
         self.module.end = self.module.end.max(line.end as u64);
         self.executable |= line.executable;
+    }
+
+    /// The same module once more, from behind another one's mappings on.
+    fn resume(mut self, line: &Line<'_>) -> Group {
+        self.module.start = line.start as u64;
+        self.executable |= line.executable;
+        self
     }
 
     fn give(&self, each: &mut dyn FnMut(&Module)) {

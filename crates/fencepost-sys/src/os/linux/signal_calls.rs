@@ -74,10 +74,14 @@ pub(super) fn set_mask(mask: u64) {
     let _ = unsafe { syscall!(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0, 8) };
 }
 
-/// Whether a signal with this code was sent by a process or a timer, or is early news of broken memory
-/// (`BUS_MCEERR_AO`).
-pub(super) fn is_sent(signal: i32, code: i32) -> bool {
-    code <= 0 || (signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO)
+/// Whether what is known of a fault says for certain that it was one: its code does.
+pub(super) const RAISED_IS_CERTAIN: bool = true;
+
+/// Whether a signal was sent by a process or a timer, or is early news of broken memory (`BUS_MCEERR_AO`).
+pub(super) fn is_sent(delivery: &Delivery) -> bool {
+    // SAFETY: the kernel hands a handler a valid siginfo.
+    let code = unsafe { (*delivery.info).si_code };
+    code <= 0 || (delivery.signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO)
 }
 
 /// Sends a signal to this thread once more, with all that was told of it.

@@ -34,7 +34,7 @@ pub(super) fn fault(delivery: &Delivery, others: bool) -> Fault {
     }
     // SAFETY: of these signals, when not sent, siginfo has an address.
     let address = unsafe { info.si_addr() }.addr();
-    describe(&mut fault, address, Some(u64::from(machine.__es.__esr)));
+    describe(&mut fault, address, Some(u64::from(machine.__es.__esr)), registers.__lr);
     fault
 }
 
@@ -54,4 +54,16 @@ pub(super) unsafe fn stack_pointer(context: *const libc::ucontext_t) -> usize {
 pub(super) unsafe fn mask(context: *const libc::ucontext_t) -> u64 {
     // SAFETY: the caller's promise.
     u64::from(unsafe { (*context).uc_sigmask })
+}
+
+/// Whether the kernel was entered by a system call, and not by a fault.
+///
+/// # Safety
+/// `context` must be one that the kernel handed to a handler.
+pub(super) unsafe fn is_without_exception(context: *const libc::ucontext_t) -> bool {
+    // The exception class of `SVC` in AArch64 state ("ESR_EL1").
+    const SYSTEM_CALL: u32 = 0x15;
+    // SAFETY: the caller's promise.
+    let syndrome = unsafe { (*(*context).uc_mcontext).__es.__esr };
+    syndrome >> 26 == SYSTEM_CALL
 }

@@ -89,3 +89,14 @@ pub(super) unsafe fn mask(context: *const libc::ucontext_t) -> u64 {
     // SAFETY: the caller's promise.
     u64::from(unsafe { (*context).uc_sigmask })
 }
+
+/// Whether the kernel was entered by a system call or an interrupt, and not by a fault.
+///
+/// # Safety
+/// `context` must be one that the kernel handed to a handler.
+pub(super) unsafe fn is_without_exception(context: *const libc::ucontext_t) -> bool {
+    // The processor's own exceptions are the first 32 vectors; a system call has a number above (`osfmk/i386/trap.h`).
+    const EXCEPTIONS: u16 = 32;
+    // SAFETY: the caller's promise.
+    unsafe { (*(*context).uc_mcontext).__es.__trapno >= EXCEPTIONS }
+}

@@ -6,6 +6,8 @@
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use mach2::mach_init::mach_host_self;
+use mach2::mach_port::mach_port_deallocate;
+use mach2::traps::mach_task_self;
 
 use super::{Host, probe, raw, read};
 use crate::{Memory, Moved, Offers, Protection, Range, VmError, VmResult};
@@ -130,10 +132,13 @@ impl Memory for Host {
         // SAFETY: all-zero is a valid value of a structure of integers.
         let mut told: libc::vm_statistics64 = unsafe { core::mem::zeroed() };
         let mut len = libc::HOST_VM_INFO64_COUNT;
-        // SAFETY: the call writes at most as many words as are announced, which is one such structure.
+        // SAFETY: the call writes at most as many words as are announced, which is one such structure. Asking for the host
+        // adds a reference to its port, which is given back.
         let result = unsafe {
-            let place = (&raw mut told).cast();
-            libc::host_statistics64(mach_host_self(), libc::HOST_VM_INFO64, place, &raw mut len)
+            let (host, place) = (mach_host_self(), (&raw mut told).cast());
+            let result = libc::host_statistics64(host, libc::HOST_VM_INFO64, place, &raw mut len);
+            mach_port_deallocate(mach_task_self(), host);
+            result
         };
         if result != 0 {
             return None;

@@ -1,8 +1,8 @@
 //! The system's side of `os/unix`: how it is told about handlers, masks and alternate stacks.
 
 use super::chain::Delivery;
-use super::probe;
 use super::raw::{Errno, kept, map, protect};
+use super::{context, probe};
 use crate::VmResult;
 
 /// An action, without the type that the C library gives it. A set of signals has 32 bits here.
@@ -33,9 +33,6 @@ impl Action {
 pub(super) use libc::__error as errno_place;
 pub(super) use libc::sigaction as set_action;
 
-/// `si_code` of a signal that a process sent (`sys/signal.h`); the higher ones come from timers and queues.
-const SI_USER: i32 = 0x10001;
-
 /// Gives a signal its default effect.
 pub(super) fn set_default(signal: i32) {
     // SAFETY: all-zero is the default effect and no flags.
@@ -59,10 +56,16 @@ pub(super) fn set_mask(mask: u64) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, core::ptr::null_mut()) };
 }
 
-/// Whether a signal with this code was sent. Faults have small positive codes; 0 says nothing, and stands with a fault
-/// that the kernel has no code for as well: the address tells those apart, which a sent signal lacks.
-pub(super) fn is_sent(_signal: i32, code: i32) -> bool {
-    code < 0 || code >= SI_USER
+/// Whether what is known of a fault says for certain that it was one. Here it does not: a signal that was sent comes with
+/// the code and the address of the thread's last exception (`sendsig` in `bsd/dev/arm/unix_signal.c` and
+/// `bsd/dev/i386/unix_signal.c` of XNU), so it is known by the processor's word of why the kernel was entered, and not at all
+/// where that was an interrupt on aarch64.
+pub(super) const RAISED_IS_CERTAIN: bool = false;
+
+/// Whether a signal was sent.
+pub(super) fn is_sent(delivery: &Delivery) -> bool {
+    // SAFETY: the kernel hands a handler a valid context.
+    unsafe { context::is_without_exception(delivery.context) }
 }
 
 /// Sends a signal to this thread once more; what was told of it is lost.

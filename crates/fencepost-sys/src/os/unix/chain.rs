@@ -100,21 +100,22 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    fn code(&self) -> i32 {
-        // SAFETY: the kernel hands a handler a valid siginfo.
-        unsafe { (*self.info).si_code }
-    }
-
     /// Whether it came from outside the instruction stream: from a process or a timer, or as early news of broken
     /// memory. Running the instruction again would not raise it again.
     pub(super) fn is_sent(&self) -> bool {
-        signal_calls::is_sent(self.signal, self.code())
+        signal_calls::is_sent(self)
     }
 }
 
 thread_local! {
     /// Context, stack pointer and count of the last handler asked: only to notice a handler's own circle.
     static ASKED: Cell<(usize, usize, u32)> = const { Cell::new((0, 0, 0)) };
+}
+
+/// Has this thread's words made ready outside of handlers: where the system makes them at their first use, it allocates
+/// them.
+pub(super) fn ready_thread() {
+    ASKED.set((0, 0, 0));
 }
 
 /// Whether the same fault came back too often, each time from deeper in the stack. After a handler that left by
@@ -203,10 +204,11 @@ fn interrupted_stack(call: &Call) -> Option<usize> {
 
 /// Gives the signal its default effect. A fault happens again when the handler returns; what was sent is sent again,
 /// and taken when the handler's mask ends, so that the core shows the interrupted place. So is a trap, which comes after
-/// its instruction.
+/// its instruction, and a fault on a system that does not tell for certain that it was one.
 pub(super) fn end(delivery: &Delivery) {
     set_default(delivery.signal);
-    if delivery.is_sent() || delivery.signal == libc::SIGTRAP {
+    let comes_again = signal_calls::RAISED_IS_CERTAIN && delivery.signal != libc::SIGTRAP;
+    if delivery.is_sent() || !comes_again {
         set_mask(signal_bit(delivery.signal) | current_mask());
         signal_calls::send_again(delivery);
     }

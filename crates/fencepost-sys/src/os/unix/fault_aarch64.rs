@@ -8,9 +8,11 @@ use super::decode_aarch64::{Decoded, decode};
 use super::read::read_checked;
 use crate::Fault;
 
-/// Fills in address, access and size. Where the system has no syndrome (user-mode emulation), the instruction tells.
-pub(super) fn describe(fault: &mut Fault, address: usize, syndrome: Option<u64>) {
+/// Fills in address, access and size, and the caller by the link register. Where the system has no syndrome (user-mode
+/// emulation), the instruction tells.
+pub(super) fn describe(fault: &mut Fault, address: usize, syndrome: Option<u64>, link: u64) {
     fault.address = Some(address);
+    fault.caller = caller(link as usize);
     let decoded = decode_at(fault.pc);
     fault.access = access(fault.pc == address, syndrome, decoded);
     if matches!(fault.access, AccessType::Read | AccessType::Write) {
@@ -33,6 +35,17 @@ fn access(at_pc: bool, syndrome: Option<u64>, decoded: Option<Decoded>) -> Acces
         (.., Some(_)) => AccessType::Read,
         _ => AccessType::None,
     }
+}
+
+/// A return address, if a call stands before it: `BL`, `BLR`, or one of those that authenticate first.
+fn caller(link: usize) -> Option<usize> {
+    let mut code = [0u8; 4];
+    let call = link.checked_sub(code.len())?;
+    (read_checked(call, &mut code) == code.len() && is_call(u32::from_le_bytes(code))).then_some(link)
+}
+
+fn is_call(code: u32) -> bool {
+    code >> 26 == 0b10_0101 || code & 0xfffe_f800 == 0xd63e_0800 || code & 0xffff_fc1f == 0xd63f_0000
 }
 
 fn decode_at(pc: usize) -> Option<Decoded> {
@@ -65,6 +78,18 @@ mod tests {
         ];
         for (at_pc, syndrome, decoded, expected) in cases {
             assert_eq!(access(at_pc, syndrome, decoded), expected, "{syndrome:x?} {decoded:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_before_a_return_address_is_a_call() {
+        // bl, blr x8, blraaz x8, blraa x8, x9
+        for code in [0x9400_0010, 0x97ff_ffff, 0xd63f_0100, 0xd63f_091f, 0xd73f_0909] {
+            assert!(is_call(code), "{code:x}");
+        }
+        // b, br x8, ret, nop, ldr
+        for code in [0x1400_0010, 0xd61f_0100, 0xd65f_03c0, 0xd503_201f, 0xf940_0000] {
+            assert!(!is_call(code), "{code:x}");
         }
     }
 

@@ -22,6 +22,7 @@ thread_local! {
 
 /// Gives this thread a stack of ours; an empty range if it has a good one, or if none can be had.
 pub(super) fn ensure() -> Range {
+    chain::ready_thread();
     let Some(current) = exchange(None) else { return Range::default() };
     let has_one = current.ss_flags & libc::SS_DISABLE == 0;
     // While the thread runs on it, it cannot be changed.
