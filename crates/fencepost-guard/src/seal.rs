@@ -10,6 +10,7 @@
 
 mod calls;
 mod hardware;
+mod index;
 mod log;
 mod pages;
 mod table;
@@ -153,6 +154,7 @@ impl<P: Platform> Guard<P> {
                 Err(error) => {
                     if let Some(seal) = self.seals.entry(index) {
                         seal.serial.store(0, Ordering::Release);
+                        self.seals.unfile(index, seal);
                         self.seals.give_back(index);
                     }
                     Err(SealFailure::System(error))
@@ -222,8 +224,9 @@ impl<P: Platform> Guard<P> {
     }
 
     fn end_seal(&self, index: usize, seal: &Seal) {
-        let pages = seal.view().pages;
+        let pages = seal.view(index).pages;
         let serial = seal.serial.swap(0, Ordering::AcqRel);
+        self.seals.unfile(index, seal);
         self.end_watchpoints(serial);
         let slot = self.release_slot(seal);
         self.seals.give_back(index);
@@ -277,7 +280,7 @@ impl<P: Platform> Guard<P> {
         let held = self.seals.lock.hold(&self.platform);
         let address = core::ptr::from_ref(slot) as usize;
         let held_by = |entry: &(usize, &Seal)| entry.1.slot.load(Ordering::Relaxed) == address;
-        for (index, seal) in self.seals.active().filter(held_by) {
+        for (index, seal) in self.seals.near(slot.view().range()).filter(held_by) {
             self.end_seal(index, seal);
         }
         drop(held);

@@ -84,6 +84,11 @@ impl SlotView {
     pub(crate) const fn end(&self) -> usize {
         self.pointer.wrapping_add(self.size)
     }
+
+    /// The block's bytes.
+    pub(crate) const fn range(&self) -> Range {
+        Range { start: self.pointer, len: self.size }
+    }
 }
 
 impl Slot {

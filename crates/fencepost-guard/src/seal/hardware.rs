@@ -6,7 +6,7 @@
 //! several watched ranges, or runs as a step, the others are known by what has changed.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use fencepost_record::{AccessType, Bytes};
 use fencepost_sys::{Hit, Platform, Range, WATCHPOINTS, WatchpointOffer, watchpoints_of};
@@ -22,6 +22,8 @@ use crate::slot::Act;
 struct Shadow {
     /// The watch; 0 while the place is free.
     serial: AtomicU32,
+    /// Its entry's number.
+    number: AtomicUsize,
     bytes: UnsafeCell<Bytes>,
 }
 
@@ -40,8 +42,7 @@ unsafe impl Sync for Shadows {}
 impl Shadows {
     pub(super) const fn new() -> Self {
         Shadows {
-            all: [const { Shadow { serial: AtomicU32::new(0), bytes: UnsafeCell::new(Bytes::NONE) } };
-                WATCHPOINTS],
+            all: [const { Shadow::new() }; WATCHPOINTS],
             sees_kernel: AtomicU32::new(0),
             missed: AtomicU32::new(0),
         }
@@ -63,6 +64,10 @@ impl Shadows {
 }
 
 impl Shadow {
+    const fn new() -> Shadow {
+        Shadow { serial: AtomicU32::new(0), number: AtomicUsize::new(0), bytes: UnsafeCell::new(Bytes::NONE) }
+    }
+
     /// Puts other bytes there and gives those that were there.
     ///
     /// # Safety
@@ -112,6 +117,7 @@ impl<P: Platform> Guard<P> {
             slot.seals.fetch_add(1, Ordering::AcqRel);
         }
         self.seals.shadows.sees_kernel.store(sees_kernel, Ordering::Relaxed);
+        shadow.number.store(index, Ordering::Relaxed);
         shadow.serial.store(serial, Ordering::Relaxed);
         let armed = self.platform.arm_watchpoints(exact, serial);
         let bytes = self.bytes_of(exact);
@@ -141,6 +147,17 @@ impl<P: Platform> Guard<P> {
         self.platform.ready_to_watch(self.hooks.on_hit)
     }
 
+    /// The watches that are watchpoints. Takes no lock.
+    fn by_watchpoints(&self) -> impl Iterator<Item = SealView> {
+        self.seals.shadows.all.iter().filter_map(|shadow| {
+            let serial = shadow.serial.load(Ordering::Acquire);
+            let number = shadow.number.load(Ordering::Relaxed);
+            let seal = self.seals.entry(number).filter(|_| serial != 0)?;
+            let view = seal.view(number);
+            (view.serial == serial && view.is_by_hardware()).then_some(view)
+        })
+    }
+
     /// Ends the watchpoints of an entry, if it has any. Under the turn.
     pub(super) fn end_watchpoints(&self, serial: u32) {
         if let Some(shadow) = self.seals.shadows.of(serial).filter(|_| serial != 0) {
@@ -152,8 +169,7 @@ impl<P: Platform> Guard<P> {
     /// Told of a write that a watchpoint saw. Runs in a signal handler.
     pub fn on_hit(&self, hit: &Hit) {
         let Some(setup) = self.ready() else { return };
-        let of_tag = |seal: &&Seal| seal.serial.load(Ordering::Acquire) == hit.tag;
-        let Some(view) = self.seals.active().map(|(_, seal)| seal).find(of_tag).map(Seal::view) else {
+        let Some(view) = self.by_watchpoints().find(|view| view.serial == hit.tag) else {
             // It has just ended.
             return;
         };
@@ -204,13 +220,12 @@ impl<P: Platform> Guard<P> {
 
     /// Notes the other watched ranges of which one instruction has written to `part`, or changed anything. With the turn.
     fn note_others(&self, noted: u32, act: Act, pc: usize, part: Option<Range>) {
-        for (_, seal) in self.seals.active() {
-            let view = seal.view();
+        for view in self.by_watchpoints() {
             let written = part.filter(|part| overlap(view.exact, *part)).map(|part| {
                 let (start, end) = (part.start.max(view.exact.start), part.end().min(view.exact.end()));
                 Range { start, len: end.saturating_sub(start) }
             });
-            if view.serial != noted && view.is_by_hardware() && self.note_shadow(&view, act, pc, written) {
+            if view.serial != noted && self.note_shadow(&view, act, pc, written) {
                 self.count_hit(&view);
             }
         }
@@ -245,11 +260,7 @@ impl<P: Platform> Guard<P> {
             return false;
         }
         let mut any = false;
-        for (_, seal) in self.seals.active() {
-            let view = seal.view();
-            if !view.is_by_hardware() || !overlap(view.exact, buffer) {
-                continue;
-            }
+        for view in self.by_watchpoints().filter(|view| overlap(view.exact, buffer)) {
             let act = self.act(setup, anchor);
             let Some(turn) = self.take_turn() else { continue };
             self.count_hit(&view);
@@ -266,12 +277,8 @@ impl<P: Platform> Guard<P> {
 
     /// Takes what a system call has left in a buffer for what was there. With the turn.
     pub(super) fn refresh_shadows(&self, buffer: Range) {
-        for (_, seal) in self.seals.active() {
-            let view = seal.view();
-            if view.is_by_hardware()
-                && overlap(view.exact, buffer)
-                && let Some(shadow) = self.seals.shadows.of(view.serial)
-            {
+        for view in self.by_watchpoints().filter(|view| overlap(view.exact, buffer)) {
+            if let Some(shadow) = self.seals.shadows.of(view.serial) {
                 let bytes = self.bytes_of(view.exact);
                 // SAFETY: the caller has the turn.
                 let _before = unsafe { shadow.replace(bytes) };
@@ -286,13 +293,12 @@ impl<P: Platform> Guard<P> {
         }
         let turn = self.take_turn();
         let held = self.seals.lock.hold(&self.platform);
-        for (index, seal) in self.seals.active() {
-            let view = seal.view();
-            if view.is_by_hardware() {
-                self.platform.disarm_watchpoints(view.serial);
-                if self.platform.arm_watchpoints(view.exact, view.serial).is_err() {
-                    self.fall_back(setup, index, seal);
-                }
+        for view in self.by_watchpoints() {
+            self.platform.disarm_watchpoints(view.serial);
+            if self.platform.arm_watchpoints(view.exact, view.serial).is_err()
+                && let Some(seal) = self.seals.entry(view.number)
+            {
+                self.fall_back(setup, view.number, seal);
             }
         }
         drop(held);
@@ -306,9 +312,10 @@ impl<P: Platform> Guard<P> {
         }
         let turn = self.take_turn();
         let held = self.seals.lock.hold(&self.platform);
-        let entry = self.seals.active().find(|(_, seal)| seal.serial.load(Ordering::Relaxed) == serial);
-        if let Some((index, seal)) = entry.filter(|(_, seal)| seal.view().is_by_hardware()) {
-            self.fall_back(setup, index, seal);
+        if let Some(view) = self.by_watchpoints().find(|view| view.serial == serial)
+            && let Some(seal) = self.seals.entry(view.number)
+        {
+            self.fall_back(setup, view.number, seal);
         }
         drop(held);
         drop(turn);
@@ -316,7 +323,7 @@ impl<P: Platform> Guard<P> {
 
     /// Goes on with a watch by closing its pages, if they are its block's own. Under the turn and the seals' lock.
     fn fall_back(&self, setup: &Setup, index: usize, seal: &Seal) {
-        let view = seal.view();
+        let view = seal.view(index);
         let start = view.exact.start;
         if seal.slot.load(Ordering::Relaxed) == 0 {
             self.end_seal(index, seal);
@@ -326,6 +333,7 @@ impl<P: Platform> Guard<P> {
         self.end_watchpoints(view.serial);
         let pages = setup.geometry().pages_of(start, view.exact.len);
         seal.close(pages);
+        self.seals.file(index, seal);
         if self.put_in_force(pages, None).is_err() {
             self.complain(format_args!("the watch at {start:#x} sees nothing any more"));
         } else {

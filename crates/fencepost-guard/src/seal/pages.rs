@@ -66,8 +66,8 @@ impl<P: Platform> Guard<P> {
             return;
         }
         let turn = self.take_turn();
-        for (_, seal) in self.seals.active() {
-            let SealView { pages, purpose, .. } = seal.view();
+        for (number, seal) in self.seals.active() {
+            let SealView { pages, purpose, .. } = seal.view(number);
             let known = alone(seal.block(), purpose);
             if self.is_registered(pages) && self.put_in_force(pages, known).is_err() {
                 self.complain(format_args!("sealed memory at {:#x} is open", pages.start));

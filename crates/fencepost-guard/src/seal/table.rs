@@ -10,6 +10,7 @@ use fencepost_record::Bytes;
 use fencepost_sys::{Memory, Protection, Range, VmResult};
 
 use super::hardware::Shadows;
+use super::index::{CHAINS, Filed, Index};
 use crate::lock::Lock;
 use crate::region::Region;
 use crate::slot::{Act, Slot};
@@ -68,11 +69,12 @@ pub(super) struct Seal {
     pub(super) hits: AtomicU32,
     /// The address of the record of the block; 0 for other memory.
     pub(super) slot: AtomicUsize,
+    pub(super) filed: Filed,
 }
 
 /// All entries.
 pub(crate) struct Seals {
-    table: Region,
+    pub(super) table: Region,
     pub(super) lock: Lock,
     /// Entries ever used; none past it is in force.
     used: AtomicUsize,
@@ -81,6 +83,7 @@ pub(crate) struct Seals {
     /// No entry before it is free.
     full: AtomicUsize,
     serials: AtomicU32,
+    pub(super) index: Index,
     /// Whether pages that the engine has registered were ever closed by their mapping.
     pub(super) by_mapping: AtomicU32,
     pub(super) shadows: Shadows,
@@ -89,6 +92,8 @@ pub(crate) struct Seals {
 /// An entry as the fault handler sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SealView {
+    /// The entry's number.
+    pub(crate) number: usize,
     pub(crate) serial: u32,
     pub(crate) purpose: Purpose,
     /// The whole pages that are closed; none where watchpoints of the processor do it.
@@ -99,6 +104,15 @@ pub(crate) struct SealView {
     /// What an access to them found and left.
     pub(crate) old: Bytes,
     pub(crate) new: Bytes,
+}
+
+/// As many entries as the heads of the index's chains take the room of, at the table's beginning.
+const BEFORE_ENTRIES: usize =
+    (CHAINS as usize).wrapping_mul(size_of::<AtomicU32>()).div_ceil(size_of::<Seal>());
+
+/// Bytes of a table of so many entries.
+fn bytes_for(entries: usize) -> usize {
+    entries.wrapping_add(BEFORE_ENTRIES).wrapping_mul(size_of::<Seal>())
 }
 
 /// Whether two ranges have a byte in common.
@@ -115,6 +129,7 @@ impl Seals {
             ever: AtomicUsize::new(0),
             full: AtomicUsize::new(0),
             serials: AtomicU32::new(0),
+            index: Index::new(),
             by_mapping: AtomicU32::new(0),
             shadows: Shadows::new(),
         }
@@ -132,8 +147,15 @@ impl Seals {
 
     /// The entry with a number, in force or not.
     pub(super) fn entry(&self, index: usize) -> Option<&'static Seal> {
-        // SAFETY: the region holds nothing but entries, which are atomic numbers only: zeroed ones are in force nowhere.
-        unsafe { self.table.get(index) }
+        // SAFETY: from there on the region holds nothing but entries, which are atomic numbers only: zeroed ones are in
+        // force nowhere.
+        unsafe { self.table.get(index.wrapping_add(BEFORE_ENTRIES)) }
+    }
+
+    /// Where a chain of the index begins.
+    pub(super) fn head(&self, chain: u32) -> Option<&'static AtomicU32> {
+        // SAFETY: the region begins with these, and a zeroed one is a number.
+        unsafe { self.table.get(chain as usize) }
     }
 
     pub(super) fn active(&self) -> impl Iterator<Item = (usize, &'static Seal)> {
@@ -143,19 +165,31 @@ impl Seals {
             .filter(|(_, seal)| seal.serial.load(Ordering::Acquire) != 0)
     }
 
+    /// The entries in force that lie on some pages, the smallest number first. Takes no lock.
+    pub(super) fn near(&self, range: Range) -> impl Iterator<Item = (usize, &'static Seal)> {
+        let few = self.filed_on(range);
+        let all = if few.is_none() { 0..self.used.load(Ordering::Acquire) } else { 0..0 };
+        few.into_iter()
+            .flatten()
+            .chain(all)
+            .filter_map(|number| self.entry(number).map(|seal| (number, seal)))
+            .filter(|(_, seal)| seal.serial.load(Ordering::Acquire) != 0)
+    }
+
     /// The seal that holds some of the block of a record. Takes no lock.
     pub(crate) fn of_block(&self, slot: &Slot) -> Option<SealView> {
         let address = core::ptr::from_ref(slot) as usize;
-        let held = self.active().filter(|(_, seal)| seal.slot.load(Ordering::Relaxed) == address);
-        held.map(|(_, seal)| seal.view()).find(|view| view.purpose == Purpose::Seal)
+        let near = self.near(slot.view().range());
+        let held = near.filter(|(_, seal)| seal.slot.load(Ordering::Relaxed) == address);
+        held.map(|(number, seal)| seal.view(number)).find(|view| view.purpose == Purpose::Seal)
     }
 
     /// The first entry whose own bytes an access touches, of those that care about it: a violated seal before a
     /// tripwire, and that before a watch. Whether the thread `has_leave` decides about those by key. Takes no lock.
     pub(super) fn touched(&self, access: Range, write: bool, has_leave: bool) -> [Option<SealView>; 3] {
         let mut found = [None; 3];
-        for (_, seal) in self.active() {
-            let view = seal.view();
+        for (number, seal) in self.near(access) {
+            let view = seal.view(number);
             let place = match view.purpose {
                 Purpose::Keyed if has_leave => continue,
                 Purpose::Seal | Purpose::Keyed => 0,
@@ -174,14 +208,14 @@ impl Seals {
 
     /// The watches of some bytes. Takes no lock.
     pub(super) fn watches_of(&self, bytes: Range) -> impl Iterator<Item = SealView> {
-        let views = self.active().map(|(_, seal)| seal.view());
+        let views = self.near(bytes).map(|(number, seal)| seal.view(number));
         views.filter(move |view| view.purpose == Purpose::Watch && overlap(view.exact, bytes))
     }
 
     /// What the entries leave allowed of a page; `None` when none holds it. Takes no lock.
     pub(crate) fn allowed(&self, page: Range) -> Option<Protection> {
         let holds = |view: &SealView| !view.is_by_hardware() && overlap(view.pages, page);
-        let holders = self.active().map(|(_, seal)| seal.view()).filter(holds);
+        let holders = self.near(page).map(|(number, seal)| seal.view(number)).filter(holds);
         holders.fold(None, |allowed, view| match (allowed, view.purpose) {
             (Some(Protection::Once), _) => Some(Protection::Once),
             (Some(Protection::Read), Purpose::Keyed) => Some(Protection::Read),
@@ -192,13 +226,14 @@ impl Seals {
     /// Whether there was a tripwire on the page of an address, as far as that is known.
     pub(crate) fn had_tripwire(&self, address: usize) -> bool {
         let ever = self.ever.load(Ordering::Acquire);
-        let mut views = (0..ever).filter_map(|index| self.entry(index)).map(Seal::view);
+        let mut views = (0..ever).filter_map(|number| self.entry(number).map(|seal| seal.view(number)));
         views.any(|view| view.purpose == Purpose::Tripwire && view.pages.contains(address))
     }
 
     /// Whether other entries than those with exactly these pages hold some of them.
     pub(super) fn are_shared(&self, pages: Range) -> bool {
-        self.active().map(|(_, seal)| seal.view().pages).any(|other| other != pages && overlap(other, pages))
+        let mut others = self.near(pages).map(|(number, seal)| seal.view(number).pages);
+        others.any(|other| other != pages && overlap(other, pages))
     }
 
     /// Room for one entry more, in memory that is there; `None` when all are held. Under the lock.
@@ -211,9 +246,9 @@ impl Seals {
         let index = if index < SEALS { Some(index) } else { (0..used).find(is_free) };
         let Some(index) = index else { return Ok(None) };
         if self.table.range().len == 0 {
-            self.table.reserve(memory, SEALS.wrapping_mul(size_of::<Seal>()))?;
+            self.table.reserve(memory, bytes_for(SEALS))?;
         }
-        self.table.ensure(memory, index.wrapping_add(1).wrapping_mul(size_of::<Seal>()))?;
+        self.table.ensure(memory, bytes_for(index.wrapping_add(1)))?;
         Ok(Some(index))
     }
 
@@ -259,6 +294,7 @@ impl Seals {
         seal.ms.store(act.ms, Ordering::Relaxed);
         seal.hits.store(0, Ordering::Relaxed);
         seal.slot.store(slot.map_or(0, |slot| core::ptr::from_ref(slot) as usize), Ordering::Relaxed);
+        self.file(index, seal);
         // Zero means "not in force": it is left out when the numbers come round.
         let serial = self.serials.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
         seal.serial.store(serial, Ordering::Release);
@@ -291,12 +327,19 @@ impl Seal {
         unsafe { (slot as *const Slot).as_ref() }
     }
 
-    pub(super) fn view(&self) -> SealView {
+    /// Where it is filed: its pages, or where it has none its bytes.
+    pub(super) fn lies_on(&self) -> Range {
+        let view = self.view(0);
+        if view.pages.len == 0 { view.exact } else { view.pages }
+    }
+
+    pub(super) fn view(&self, number: usize) -> SealView {
         let range = |start: &AtomicUsize, len: &AtomicUsize| Range {
             start: start.load(Ordering::Relaxed),
             len: len.load(Ordering::Relaxed),
         };
         SealView {
+            number,
             serial: self.serial.load(Ordering::Relaxed),
             purpose: Purpose::of_number(self.purpose.load(Ordering::Relaxed)),
             pages: range(&self.pages_start, &self.pages_len),

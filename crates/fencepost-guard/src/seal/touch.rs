@@ -131,25 +131,20 @@ impl<P: Platform> Guard<P> {
     }
 
     pub(super) fn count_hit(&self, view: &SealView) {
-        if let Some((_, seal)) =
-            self.seals.active().find(|(_, seal)| seal.serial.load(Ordering::Relaxed) == view.serial)
-        {
+        let entry = self.seals.entry(view.number);
+        if let Some(seal) = entry.filter(|seal| seal.serial.load(Ordering::Relaxed) == view.serial) {
             seal.hits.fetch_add(1, Ordering::AcqRel);
         }
     }
 
     /// Ends a tripwire; false when another thread's access was first. Its pages open as the step on them ends.
     pub(super) fn fire(&self, view: &SealView) -> bool {
-        let mut all = self.seals.active();
-        let Some((index, seal)) = all.find(|(_, seal)| seal.serial.load(Ordering::Acquire) == view.serial)
-        else {
-            return false;
-        };
+        let Some(seal) = self.seals.entry(view.number) else { return false };
         if seal.serial.compare_exchange(view.serial, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
         self.release_slot(seal);
-        self.seals.give_back(index);
+        self.seals.give_back(view.number);
         seal.hits.fetch_add(1, Ordering::AcqRel);
         self.platform.wake(&seal.hits);
         true

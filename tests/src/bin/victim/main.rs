@@ -70,6 +70,7 @@ fn main() {
             }
         }
         "race" if rest == ["key"] => keyed::keyed(),
+        "race" if rest == ["crowd-cost"] => sealed_heap::crowd_cost(),
         "race" if rest == ["key-cost"] => keyed::cost(),
         "race" => races::race(rest),
         "watch" => watched::watched(rest),

@@ -56,3 +56,24 @@ pub fn forked() {
     victim_touches(block, Touch::Write);
     println!("parent {}", seal.violations());
 }
+
+/// What a write that a watch notes costs, alone and among very many seals, by the system's clock.
+pub fn crowd_cost() {
+    const ROUNDS: usize = 200;
+    let block = victim_allocates(64, 8);
+    let options = fencepost::WatchOptions::new().by_pages();
+    // SAFETY: the block is never freed.
+    let _watch = unsafe { fencepost::watch_raw(block, 8, options) }.expect("watched");
+    let cost = || {
+        let began = std::time::Instant::now();
+        (0..ROUNDS).for_each(|_| {
+            victim_touches(block, Touch::Write);
+        });
+        began.elapsed().as_nanos() as usize / ROUNDS
+    };
+    cost();
+    let alone = cost();
+    let blocks: Vec<_> = (0..30_000u64).map(Box::new).collect();
+    let seals: Vec<_> = blocks.iter().map(|block| fencepost::seal(&**block).expect("sealed")).collect();
+    println!("{alone} ns a write that is noted, {} among {} seals", cost(), seals.len());
+}
