@@ -1,6 +1,7 @@
 //! Memory that is watched: by watchpoints of the processor where there are any, else by closing pages.
 
-use crate::harness::{Ran, engines, fail_on, victim};
+use crate::expected::Expected;
+use crate::harness::{Ran, engines, everywhere, fail_on, victim};
 
 /// Runs `watch WHAT` by watchpoints, or with these taken away.
 fn watched(what: &str, deny: &str) -> Ran {
@@ -186,10 +187,29 @@ fn an_audit_lists_what_the_kernel_wrote_where_the_page_table_tells() {
     }
     for engine in engines() {
         for (what, size) in [("large", Some(1 << 20)), ("small", Some(16384)), ("static", None)] {
-            // The small blocks of engine move are registered with its own descriptor.
-            let by_page_table = has && !(what == "small" && *engine == "move");
-            fail_on(prints(&run(what, engine, ""), &audited(size, by_page_table)));
+            fail_on(prints(&run(what, engine, ""), &audited(size, has)));
             fail_on(prints(&run(what, engine, "pagemap"), &audited(size, false)));
         }
     }
+}
+
+#[test]
+fn a_block_that_was_audited_is_guarded_as_before() {
+    everywhere(&["right"], |_, options| {
+        let ran = victim("watch audited").options(options).run();
+        let expected = Expected {
+            kind: "use-after-free",
+            access: "read",
+            beside: Some(("inside", 8192)),
+            block: Some((12288, 4096)),
+            state: Some("freed"),
+            freed: "victim_frees",
+            ..Expected::FAULT
+        };
+        let mut wrong = expected.verify(&ran);
+        if ran.stdout != "armed\n1 written\n" {
+            wrong.extend(ran.complain(vec![format!("prints {:?}", ran.stdout)]));
+        }
+        wrong
+    });
 }

@@ -31,7 +31,7 @@ use crate::quick::Quick;
 use crate::region::Region;
 use crate::remains::Remains;
 use crate::report::{Frames, Reporter};
-use crate::seal::{Ring, Seals};
+use crate::seal::{Audits, Ring, Seals};
 use crate::step::Stepping;
 use crate::threads::{BUSY, GONE, ThreadState, ThreadTable};
 
@@ -90,6 +90,7 @@ pub struct Guard<P: Platform> {
     pub(crate) remains: Remains,
     /// What watches have noted.
     pub(crate) log: Ring,
+    pub(crate) audits: Audits,
     pub(crate) reporter: Reporter,
     pub(crate) misc: Region,
     /// Allocations so far, where `fail_at` or `fail_rate` counts them.
@@ -132,6 +133,7 @@ impl<P: Platform> Guard<P> {
             stepping: Stepping::new(),
             remains: Remains::new(),
             log: Ring::new(),
+            audits: Audits::new(),
             reporter: Reporter::new(),
             misc: Region::new(),
             countdown: AtomicU64::new(0),

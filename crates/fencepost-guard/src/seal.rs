@@ -8,6 +8,7 @@
 //! What pages allow is changed only by who has the turn, so that a step finds what it left. The cold side (who holds
 //! what) is the facade's business.
 
+mod audit;
 mod calls;
 mod hardware;
 mod index;
@@ -24,6 +25,7 @@ use crate::geometry::align_down;
 use crate::heap::Found;
 use crate::runtime::{Guard, Setup};
 use crate::slot::{Slot, SlotState};
+pub(crate) use audit::Audits;
 pub(crate) use calls::Opened;
 pub(crate) use log::Ring;
 pub use log::{Change, Log};
@@ -228,6 +230,7 @@ impl<P: Platform> Guard<P> {
         let serial = seal.serial.swap(0, Ordering::AcqRel);
         self.seals.unfile(index, seal);
         self.end_watchpoints(serial);
+        self.end_noting_of(serial);
         let slot = self.release_slot(seal);
         self.seals.give_back(index);
         self.seals.trim();

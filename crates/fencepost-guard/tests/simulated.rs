@@ -4,6 +4,8 @@
 //! looks at any byte, and asks the system's table what would have trapped. Stacks are invented: a test says which
 //! code it is at, and finds that code in the report.
 
+#[path = "simulated/audits.rs"]
+mod audits;
 #[path = "simulated/budget.rs"]
 mod budget;
 #[path = "simulated/copies.rs"]

@@ -99,6 +99,20 @@ pub trait Missing {
     /// The caller must own `range`, and rely on no page of it that is not there yet.
     unsafe fn register_missing(&self, range: Range) -> VmResult;
 
+    /// Ends [`Missing::register_missing`] for a part of registered memory: pages of it that are not there are zeros from
+    /// now on.
+    ///
+    /// # Errors
+    /// [`VmError::Unsupported`](crate::VmError::Unsupported) where there is no such thing or the right is lost; else the
+    /// system's.
+    ///
+    /// # Safety
+    /// The caller must own `range`, and rely on no page of it to be missing.
+    unsafe fn unregister_missing(&self, range: Range) -> VmResult {
+        let _ = range;
+        Err(crate::VmError::Unsupported)
+    }
+
     /// Puts pages in place with a copy of the memory at `from`.
     ///
     /// # Errors

@@ -12,6 +12,13 @@ pub struct Noting {
     pub(crate) number: i32,
 }
 
+impl Noting {
+    /// The pages.
+    pub fn range(&self) -> Range {
+        self.range
+    }
+}
+
 /// Which pages are written to, without a trap and without a word of who does it.
 pub trait Written {
     /// Begins to note which pages of a range are written to, by anybody: instructions of any thread, and the kernel in

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use fencepost_sys::{Memory, Noting, Range, Written};
+use fencepost_guard::SealTicket;
+use fencepost_sys::{Memory, Noting, Range, VmResult, Written};
 
 use crate::questions::{BlockInfo, describe};
 use crate::runtime::{GUARD, here};
@@ -60,8 +61,8 @@ pub struct AuditedPage {
 
 /// Runs a function and tells which pages of some memory were written meanwhile, by any thread and by the kernel.
 ///
-/// Where the system can (Linux 6.7, and not the small blocks of engine `move`), the kernel notes the pages, at full
-/// speed. Else the memory is watched as by [`audit_writes`]. [`Audit::way`] says which. Pages count as a whole: of memory
+/// Where the system can (Linux 6.7) the kernel notes the pages, at full speed. Of a small block of engine `move` this
+/// takes up to two mappings, and that nothing else holds the block closed; at most eight such audits run at once. Else the memory is watched as by [`audit_writes`]. [`Audit::way`] says which. Pages count as a whole: of memory
 /// outside the guarded heap the first and the last may have been written to beside the range.
 ///
 /// # Errors
@@ -76,20 +77,13 @@ pub fn audit<R>(bytes: &[u8], phase: impl FnOnce() -> R) -> Result<(R, Audit), S
     if GUARD.own_stack().is_some_and(|stack| stack.contains(exact.start)) {
         return Err(SealError::OnStack);
     }
-    // SAFETY: the pages hold what `bytes` borrows until this returns, so they stay mapped; that they are noted changes
-    // nothing for whoever uses them.
-    let Ok(noting) = (unsafe { GUARD.platform().note_written(pages_of(exact)) }) else {
-        return watched(exact, phase, here());
-    };
-    let ending = Ending(Some(noting));
+    let anchor = here();
+    let Some(mut noted) = Noted::begin(exact, anchor) else { return watched(exact, phase, anchor) };
     let result = phase();
     let mut pages = Vec::new();
-    let mut told = Ok(());
-    if let Some(noting) = &ending.0 {
-        told = GUARD.platform().each_written(noting, &mut |run| {
-            pages.extend(addresses(run).map(|address| noted(address, exact.start)));
-        });
-    }
+    let told = noted.end(&mut |run| {
+        pages.extend(addresses(run).map(|address| written(address, exact.start)));
+    });
     told.map_err(|error| SealError::System(error.to_string().into()))?;
     Ok((result, Audit { pages, way: AuditWay::PageTable, lost: 0 }))
 }
@@ -104,14 +98,47 @@ pub fn audit_writes<R>(bytes: &[u8], phase: impl FnOnce() -> R) -> Result<(R, Au
     watched(Range { start: bytes.as_ptr().addr(), len: bytes.len() }, phase, here())
 }
 
-/// Ends what the kernel notes, also through a panic.
-struct Ending(Option<Noting>);
+/// How the kernel notes pages.
+enum By {
+    Pages(Noting),
+    Block(SealTicket),
+}
 
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if let Some(noting) = self.0.take() {
-            GUARD.platform().end_noting(noting);
+/// Pages that the kernel notes until this goes, also through a panic.
+struct Noted(Option<By>);
+
+impl Noted {
+    /// `None` where the kernel cannot.
+    fn begin(exact: Range, anchor: usize) -> Option<Noted> {
+        if GUARD.is_heap(exact.start)
+            && let Ok(ticket) = GUARD.audit_block(exact, anchor)
+        {
+            return Some(Noted(Some(By::Block(ticket))));
         }
+        // SAFETY: the pages hold what the caller's slice borrows until its function returns, so they stay mapped; that
+        // they are noted changes nothing for whoever uses them.
+        let noting = unsafe { GUARD.platform().note_written(pages_of(exact)) }.ok()?;
+        Some(Noted(Some(By::Pages(noting))))
+    }
+
+    /// Calls `each` with the runs of pages that were written to.
+    fn end(&mut self, each: &mut dyn FnMut(Range)) -> VmResult {
+        match self.0.take() {
+            Some(By::Pages(noting)) => {
+                let told = GUARD.platform().each_written(&noting, each);
+                GUARD.platform().end_noting(noting);
+                told
+            }
+            Some(By::Block(ticket)) => GUARD.end_audit(ticket, each),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        // After a panic nobody asks what was written.
+        let _ = self.end(&mut |_| ());
     }
 }
 
@@ -127,7 +154,7 @@ fn addresses(pages: Range) -> impl Iterator<Item = usize> {
     (pages.start..pages.end()).step_by(GUARD.platform().page_size().max(1))
 }
 
-fn noted(address: usize, start: usize) -> AuditedPage {
+fn written(address: usize, start: usize) -> AuditedPage {
     let block = describe(address.max(start) as *const u8);
     AuditedPage { address, block, writes: Vec::new(), unseen: false }
 }
@@ -168,7 +195,7 @@ fn compared(exact: Range, before: &[u8], after: &[u8], writes: &[Write]) -> Vec<
             writes.iter().filter(|write| (address..next).contains(&write.address)).cloned().collect();
         let differs = part(before) != part(after);
         if differs || !here.is_empty() {
-            pages.push(AuditedPage { unseen: here.is_empty(), writes: here, ..noted(address, start) });
+            pages.push(AuditedPage { unseen: here.is_empty(), writes: here, ..written(address, start) });
         }
     }
     pages

@@ -55,7 +55,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Whether a range lies where the engine registers its memory.
-    fn is_registered(&self, range: Range) -> bool {
+    pub(super) fn is_registered(&self, range: Range) -> bool {
         self.heap.addresses().contains(range.start) && self.heap.zone_of(range.start) == Zone::Missing
     }
 

@@ -28,6 +28,8 @@ pub enum Purpose {
     Watch,
     /// The first access of any kind is an alarm.
     Tripwire,
+    /// The kernel notes the pages that are written to, and nothing is closed.
+    Audit,
     /// A write is an error but for threads that have opened the write key
     /// ([`Keys::open_writes`](fencepost_sys::Keys::open_writes)).
     Keyed,
@@ -40,6 +42,7 @@ impl Purpose {
             Purpose::Tripwire => Protection::Once,
             Purpose::Seal | Purpose::Watch => Protection::Read,
             Purpose::Keyed => Protection::Keyed,
+            Purpose::Audit => Protection::ReadWrite,
         }
     }
 
@@ -47,7 +50,8 @@ impl Purpose {
         match number {
             1 => Purpose::Watch,
             2 => Purpose::Tripwire,
-            3 => Purpose::Keyed,
+            3 => Purpose::Audit,
+            4 => Purpose::Keyed,
             _ => Purpose::Seal,
         }
     }
@@ -192,6 +196,7 @@ impl Seals {
             let view = seal.view(number);
             let place = match view.purpose {
                 Purpose::Keyed if has_leave => continue,
+                Purpose::Audit => continue,
                 Purpose::Seal | Purpose::Keyed => 0,
                 Purpose::Tripwire => 1,
                 Purpose::Watch => 2,

@@ -1,7 +1,7 @@
 //! Seals and what the kernel makes of them: mappings, and a fork.
 
 use crate::seals::victim_seals;
-use crate::{Touch, armed, victim_allocates, victim_touches};
+use crate::{Touch, armed, victim_allocates, victim_frees, victim_touches};
 
 /// Mappings of this process. Takes no memory, so that counting changes nothing.
 fn mappings() -> i64 {
@@ -55,6 +55,19 @@ pub fn forked() {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     victim_touches(block, Touch::Write);
     println!("parent {}", seal.violations());
+}
+
+/// A block that was audited is guarded as before: also on its pages that nobody wrote to.
+pub fn audited_and_freed() {
+    let block = victim_allocates(3 * 4096, 4096);
+    armed();
+    // SAFETY: the block is alive and nobody writes to it while the slice is read.
+    let bytes = unsafe { std::slice::from_raw_parts(block, 3 * 4096) };
+    let phase = || victim_touches(block.wrapping_add(4096), Touch::Write);
+    let (_, audit) = fencepost::audit(bytes, phase).expect("audited");
+    println!("{} written", audit.pages.len());
+    victim_frees(block, 3 * 4096, 4096);
+    victim_touches(block.wrapping_add(2 * 4096), Touch::Read);
 }
 
 /// What a write that a watch notes costs, alone and among very many seals, by the system's clock.

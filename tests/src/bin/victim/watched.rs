@@ -21,6 +21,7 @@ pub fn watched(words: &[&str]) {
         "sealed" => sealed(),
         "wide" => wide(),
         "audit" => audit(rest_of(words)),
+        "audited" => crate::sealed_heap::audited_and_freed(),
         "raced" => raced(crate::number(words, 1)),
         other => {
             eprintln!("victim: watch what? not {other}");

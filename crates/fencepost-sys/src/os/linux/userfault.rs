@@ -76,6 +76,8 @@ struct WriteProtect {
 }
 
 const UFFDIO_API: u64 = both_ways(0x3f, size_of::<Api>());
+/// `_IOR(0xaa, 0x01, struct uffdio_range)`.
+const UFFDIO_UNREGISTER: u64 = 0x8010_aa01;
 const UFFDIO_REGISTER: u64 = both_ways(0x00, size_of::<Register>());
 const UFFDIO_COPY: u64 = both_ways(0x03, size_of::<Transfer>());
 const UFFDIO_MOVE: u64 = both_ways(0x05, size_of::<Transfer>());
@@ -172,6 +174,15 @@ impl Missing for Host {
     unsafe fn register_missing(&self, range: Range) -> VmResult {
         let fd = descriptor().map_err(|_| VmError::Unsupported)?;
         register(fd, range)
+    }
+
+    unsafe fn unregister_missing(&self, range: Range) -> VmResult {
+        let fd = descriptor().map_err(|_| VmError::Unsupported)?;
+        let mut wish = [range.start as u64, range.len as u64];
+        count();
+        // SAFETY: the kernel reads a `struct uffdio_range`, two numbers of 8 bytes; the caller owns the range.
+        unsafe { syscall!(libc::SYS_ioctl, fd, UFFDIO_UNREGISTER, wish.as_mut_ptr())? };
+        Ok(())
     }
 
     unsafe fn put_missing(&self, range: Range, from: usize) -> Result<(), Partly> {

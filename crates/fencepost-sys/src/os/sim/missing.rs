@@ -163,6 +163,15 @@ impl Missing for Sim {
         Ok(())
     }
 
+    unsafe fn unregister_missing(&self, range: Range) -> VmResult {
+        let mut state = self.begin("unregister_missing", range, Needs::Committed)?;
+        if !lock(&self.missing).open {
+            return Err(VmError::Unsupported);
+        }
+        state.update(range, |page| Page { registered: false, writes_trap: false, ..page });
+        Ok(())
+    }
+
     unsafe fn put_missing(&self, range: Range, from: usize) -> Result<(), Partly> {
         drop(self.begin("put_missing", range, Needs::Committed).map_err(refused)?);
         let asked = self.may_work(range.len)?;

@@ -23,6 +23,10 @@ impl Written for Sim {
         if !self.options.notes_writes {
             return Err(VmError::Unsupported);
         }
+        let registered = |page: &super::space::Page| page.registered;
+        if lock(&self.memory).space.page(range.start).as_ref().is_some_and(registered) {
+            return Err(VmError::Unsupported);
+        }
         let bytes = self.bytes(range);
         let mut state = lock(&self.written);
         let number = state.iter().map(|(number, _)| *number).max().unwrap_or(0).wrapping_add(1);
