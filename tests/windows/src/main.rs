@@ -4,6 +4,7 @@
 mod endings;
 mod handlers;
 mod loader;
+mod watches;
 
 use std::hint::black_box;
 use std::io::Write;
@@ -82,6 +83,7 @@ fn main() {
         ["own-steps"] => handlers::own_steps(),
         ["divide"] => handlers::divide(),
         ["panic-in-handler"] => handlers::panics(),
+        ["watch", what] => watches::watch(what),
         ["overrun"] => {
             armed();
             victim_overruns();

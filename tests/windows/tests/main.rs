@@ -227,3 +227,29 @@ fn reports_come_without_names_where_these_cannot_be_had() {
     }
     fail_on(wrong);
 }
+
+#[test]
+fn memory_is_watched_by_debug_registers() {
+    let print = |what: &str, deny: &str| {
+        run_with(&format!("watch {what}"), "on_error=continue,exitcode=0", &[("FENCEPOST_DENY", deny)])
+    };
+    let hot = "1 -> 5 by \"main\"\ncount 1 lost 0\nsurvived\n";
+    if !print("hot", "").stdout.starts_with("by watchpoints\n") {
+        println!("skipped: no watchpoints here (`cargo fencepost doctor` says why)");
+        return;
+    }
+    let mut wrong = print("hot", "").wrong(0, &format!("by watchpoints\narmed\nstepped 0\n{hot}"), &[]);
+    wrong.extend(print("hot", "watchpoints").wrong(0, &format!("by pages\narmed\nstepped 2001\n{hot}"), &[]));
+    let threads = "armed\n1 -> 2 by \"old\"\n2 -> 3 by \"child\"\n3 -> 4 by \"new\"\n4 -> 5 by \"main\"\ncount 4 lost 0\nsurvived\n";
+    for deny in ["", "watchpoints"] {
+        wrong.extend(print("threads", deny).wrong(0, threads, &[]));
+    }
+    let ways = r#"["watchpoints", "watchpoints", "watchpoints", "watchpoints", "pages", "pages"]"#;
+    let many = format!("{ways}\narmed\n[1, 1, 1, 1, 1, 1]\nwide by watchpoints\nsurvived\n");
+    wrong.extend(print("many", "").wrong(0, &many, &[]));
+    wrong.extend(print("raced", "").wrong(0, "armed\nby watchpoints noted 400 counted 400\nsurvived\n", &[]));
+    let traps = "armed\nown steps 3\n1 -> 2 by \"main\"\n2 -> 3 by \"main\"\ncount 2 lost 0\nsurvived\n";
+    wrong.extend(print("traps", "").wrong(0, traps, &["heap-buffer-overflow"; 2]));
+    wrong.extend(print("churn", "").wrong(0, "armed\nchurned true\nsurvived\n", &OVERRUN));
+    fail_on(wrong);
+}

@@ -16,7 +16,7 @@ use windows_sys::Win32::System::Diagnostics::Debug::{
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, SetThreadStackGuarantee, TerminateProcess};
 
 use super::teb::{self, Kept};
-use super::{Host, emergency, ending, stack, stepping, watchdog};
+use super::{Host, emergency, ending, stack, stepping, watchdog, watchpoints};
 use crate::os::processor::context;
 use crate::{Faults, OnFault, Range, Verdict, VmError, VmResult};
 
@@ -37,22 +37,8 @@ static FORMER_FILTER: AtomicUsize = AtomicUsize::new(0);
 impl Faults for Host {
     /// Whether another handler was put in front since, the system does not tell: ours is put there once.
     fn install(&self, on_fault: OnFault) -> VmResult {
-        let _kept = Kept::new();
         ON_FAULT.store(on_fault as usize, Ordering::Release);
-        if INSTALLED.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        emergency::prepare().inspect_err(|_| INSTALLED.store(false, Ordering::Release))?;
-        // SAFETY: the handler has the type that is asked for, and lives as long as the program.
-        let handle = unsafe { AddVectoredExceptionHandler(1, Some(on_exception)) };
-        if handle.is_null() {
-            INSTALLED.store(false, Ordering::Release);
-            return Err(VmError::OutOfMemory);
-        }
-        // SAFETY: as above.
-        let former = unsafe { SetUnhandledExceptionFilter(Some(on_unhandled)) };
-        FORMER_FILTER.store(former.map_or(0, |former| former as usize), Ordering::Release);
-        Ok(())
+        put_in_force()
     }
 
     fn is_installed(&self) -> bool {
@@ -119,6 +105,25 @@ impl Faults for Host {
     }
 }
 
+/// Puts the handler and the filter there, if they are not.
+pub(super) fn put_in_force() -> VmResult {
+    let _kept = Kept::new();
+    if INSTALLED.swap(true, Ordering::AcqRel) {
+        return Ok(());
+    }
+    emergency::prepare().inspect_err(|_| INSTALLED.store(false, Ordering::Release))?;
+    // SAFETY: the handler has the type that is asked for, and lives as long as the program.
+    let handle = unsafe { AddVectoredExceptionHandler(1, Some(on_exception)) };
+    if handle.is_null() {
+        INSTALLED.store(false, Ordering::Release);
+        return Err(VmError::OutOfMemory);
+    }
+    // SAFETY: as above.
+    let former = unsafe { SetUnhandledExceptionFilter(Some(on_unhandled)) };
+    FORMER_FILTER.store(former.map_or(0, |former| former as usize), Ordering::Release);
+    Ok(())
+}
+
 /// Ends the process at once: no other thread runs on, nothing of the program's is called.
 fn end(status: u32) -> ! {
     loop {
@@ -137,14 +142,17 @@ unsafe extern "system" fn on_exception(pointers: *mut EXCEPTION_POINTERS) -> i32
     // SAFETY: the system gives a handler valid pointers, to a record and to a context that the thread goes on with, which
     // nobody else looks at meanwhile.
     let (record, context) = unsafe { (&*(*pointers).ExceptionRecord, &mut *(*pointers).ContextRecord) };
-    if record.ExceptionCode == EXCEPTION_SINGLE_STEP {
-        return if stepping::on_trap(context) { GO_ON } else { SEARCH };
-    }
-    if !context::is_fault(record.ExceptionCode) {
+    let answer = if record.ExceptionCode == EXCEPTION_SINGLE_STEP {
+        // The news of a step stands for that of a watchpoint as well.
+        if stepping::on_trap(context) || watchpoints::on_trap(record, context) { GO_ON } else { SEARCH }
+    } else if context::is_fault(record.ExceptionCode) {
+        answer(record, context, true).unwrap_or(SEARCH)
+    } else {
         stepping::end(context);
-        return SEARCH;
-    }
-    answer(record, context, true).unwrap_or(SEARCH)
+        SEARCH
+    };
+    watchpoints::refresh(context);
+    answer
 }
 
 /// Asked last, when nobody has taken the exception.

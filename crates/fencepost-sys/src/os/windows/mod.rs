@@ -52,6 +52,7 @@ impl Platform for Host {
         memory::prepare();
         stepping::prepare();
         watchdog::prepare();
+        watchpoints::prepare();
     }
 
     fn environment(&self, name: &CStr) -> Option<&'static [u8]> {

@@ -16,6 +16,8 @@ pub(super) enum Feature {
     LargePages = 4,
     /// The thread that ends what hangs.
     Watchdog = 8,
+    /// Watchpoints of the processor.
+    Watchpoints = 16,
 }
 
 static DENIED: AtomicU32 = AtomicU32::new(0);
@@ -38,6 +40,7 @@ fn parse(list: &[u8]) -> u32 {
                 b"guard-pages" => Feature::GuardPages as u32,
                 b"large-pages" => Feature::LargePages as u32,
                 b"watchdog" => Feature::Watchdog as u32,
+                b"watchpoints" => Feature::Watchpoints as u32,
                 _ => 0,
             }
     })

@@ -13,7 +13,7 @@ use windows_sys::Win32::System::Threading::{
 
 use super::teb::{self, Kept};
 use super::word::Word;
-use super::{Host, ending, text};
+use super::{Host, ending, text, watchpoints};
 use crate::{Range, Threads};
 
 /// The thread-local word of the runtime's.
@@ -51,7 +51,8 @@ pub(super) fn prepare() {
     }
 }
 
-/// What a module's callback is told at the end of a thread and of the process (`winnt.h`).
+/// What a module's callback is told at the beginning and the end of a thread, and at the end of the process (`winnt.h`).
+const THREAD_BEGINS: u32 = 2;
 const THREAD_ENDS: u32 = 3;
 const PROCESS_ENDS: u32 = 0;
 /// How often a thread's end is told at most: what runs then may ask for it again.
@@ -66,6 +67,9 @@ type Callback = unsafe extern "system" fn(*mut core::ffi::c_void, u32, *mut core
 static AT_END: Callback = at_end;
 
 unsafe extern "system" fn at_end(_: *mut core::ffi::c_void, what: u32, _: *mut core::ffi::c_void) {
+    if what == THREAD_BEGINS {
+        watchpoints::on_thread_begin();
+    }
     if what == PROCESS_ENDS {
         let _kept = Kept::new();
         ending::on_module_end();

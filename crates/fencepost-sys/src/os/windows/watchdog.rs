@@ -65,7 +65,7 @@ type Alert = unsafe extern "system" fn(HANDLE) -> i32;
 
 /// The system wants it on such an address, and the bindings do not say so.
 #[repr(C, align(16))]
-struct Aligned(CONTEXT);
+pub(super) struct Aligned(pub(super) CONTEXT);
 
 /// Finds both functions, early.
 pub(super) fn prepare() {
