@@ -8,14 +8,20 @@ mod calls;
 mod copies;
 #[path = "preload/cwe.rs"]
 mod cwe;
+#[path = "preload/limits.rs"]
+mod limits;
 #[path = "preload/matrix.rs"]
 mod matrix;
+#[path = "preload/operators.rs"]
+mod operators;
 #[path = "preload/others.rs"]
 mod others;
 #[path = "preload/process.rs"]
 mod process;
 #[path = "preload/rules.rs"]
 mod rules;
+#[path = "preload/sandbox.rs"]
+mod sandbox;
 #[path = "preload/sealing.rs"]
 mod sealing;
 

@@ -18,3 +18,5 @@ mod programs;
 mod settings;
 #[path = "main/sites.rs"]
 mod sites;
+#[path = "main/terminal.rs"]
+mod terminal;

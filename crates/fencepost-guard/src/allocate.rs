@@ -161,17 +161,20 @@ impl<P: Platform> Guard<P> {
     ) -> Result<(NonNull<u8>, u32), Unguarded> {
         self.look_after_handlers(state);
         let house = setup.geometry().house(layout.size(), layout.align()).ok_or(Unguarded::AddressSpace)?;
+        // In a program that limits itself they count: the limit does not know of them.
+        let whole = matches!(house, House::Large(_)) && self.limits.is_tight();
         let held = match house {
             House::Small(pages) => pages.wrapping_mul(setup.geometry().page()) as u64,
             // Its pages come as the program touches them, as they would without us: only the edges are ours.
-            House::Large(_) => setup.geometry().page() as u64,
+            House::Large(_) if !whole => setup.geometry().page() as u64,
+            House::Large(_) => self.whole_of(setup, layout.size()),
         };
         self.allow(setup, state, held)?;
         let act = self.act(setup, anchor);
         let side = side_of(setup, &act);
         let (block, slot, home) = match house {
             House::Small(pages) => self.place_small(setup, state, pages, layout, side)?,
-            House::Large(spans) => self.place_large(setup, spans, layout, side)?,
+            House::Large(spans) => self.place_large(setup, spans, layout, side, whole)?,
         };
         let fill = !zeroed && matches!(house, House::Small(_));
         // SAFETY: the pages were opened just now for this block alone.

@@ -51,6 +51,11 @@ impl Arena {
         Ok(())
     }
 
+    /// The memory that it keeps.
+    pub(crate) fn regions(&self) -> [&Region; 1] {
+        [&self.region]
+    }
+
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.region.release(memory);
     }

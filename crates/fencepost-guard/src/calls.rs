@@ -45,6 +45,7 @@ impl<P: Platform> Guard<P> {
     /// filter may not know: pages that were closed in that way and are not in use yet are left.
     pub fn expect_filter(&self) {
         self.filtered.store(1, Ordering::Relaxed);
+        self.moving.give_way();
     }
 
     /// Notes this thread's name, which has changed.

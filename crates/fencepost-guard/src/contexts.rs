@@ -179,6 +179,11 @@ impl Contexts {
         Ok(())
     }
 
+    /// The memory that it keeps.
+    pub(crate) fn regions(&self) -> [&Region; 2] {
+        [&self.entries, &self.places]
+    }
+
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.entries.release(memory);
         self.places.release(memory);

@@ -55,6 +55,11 @@ impl Depot {
         self.entries.reserve(memory, room)
     }
 
+    /// The memory that it keeps.
+    pub(crate) fn regions(&self) -> [&Region; 2] {
+        [&self.heads, &self.entries]
+    }
+
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.heads.release(memory);
         self.entries.release(memory);

@@ -50,6 +50,11 @@ impl Filters {
         Ok(())
     }
 
+    /// The memory that it keeps.
+    pub(crate) fn regions(&self) -> [&Region; 2] {
+        [&self.verdicts, &self.hashes]
+    }
+
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.verdicts.release(memory);
         self.hashes.release(memory);

@@ -83,6 +83,11 @@ pub(crate) struct Heap {
     oldest: AtomicU32,
     youngest: AtomicU32,
     remembered: AtomicU32,
+    /// Spans that chunks may have, where the program limits what may be opened.
+    fence: AtomicUsize,
+    /// For each zone: how many dead spans there were when none was found for an early end of the quarantine, and for how
+    /// long a run.
+    barren: [[AtomicUsize; 2]; 2],
     dead_spans: AtomicUsize,
     kept_spans: AtomicUsize,
     holes: AtomicUsize,
@@ -127,6 +132,8 @@ impl Heap {
             oldest: AtomicU32::new(0),
             youngest: AtomicU32::new(0),
             remembered: AtomicU32::new(0),
+            fence: AtomicUsize::new(usize::MAX),
+            barren: [const { [const { AtomicUsize::new(usize::MAX) }; 2] }; 2],
             dead_spans: AtomicUsize::new(0),
             kept_spans: AtomicUsize::new(0),
             holes: AtomicUsize::new(0),
@@ -330,7 +337,7 @@ impl Heap {
             Some(index) => index,
             None => match self.advance(platform, setup, spans, zone, thread) {
                 Ok(index) => index,
-                Err(why) => self.reuse(platform, setup, spans, zone, held).ok_or(why)?,
+                Err(why) => self.reuse_early(platform, setup, spans, zone, held).ok_or(why)?,
             },
         };
         for offset in 0..spans {

@@ -76,6 +76,7 @@ mod start;
 mod steady;
 mod step;
 mod threads;
+mod tight;
 mod write;
 
 pub use allocate::Placed;
@@ -89,3 +90,4 @@ pub use report::Copying;
 pub use resize::Content;
 pub use runtime::Guard;
 pub use seal::{Change, Log, Purpose, SealFailure, SealTicket};
+pub use tight::Taken;

@@ -4,6 +4,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use fencepost_record::Unguarded;
 
+/// The most that may be held where nothing limits it: so much that it is never reached, and that differences fit.
+pub(crate) const HELD_MAX: u64 = 1 << 62;
 /// Bytes of held memory that a thread counts by itself before it adds them to the common count.
 pub(crate) const HELD_STEP: u64 = 256 << 10;
 /// Mappings that pages of their own permissions cost in the midst of others.
@@ -28,6 +30,8 @@ pub(crate) struct Limits {
     live_max: AtomicU64,
     /// Mappings that open blocks cost.
     mappings: AtomicUsize,
+    /// Bytes that nobody holds and that are counted as held, so that the program has them; not 0 while it limits itself.
+    withheld: AtomicU64,
 }
 
 /// The limits themselves, fixed at the start.
@@ -54,7 +58,21 @@ impl Limits {
             live: AtomicU64::new(0),
             live_max: AtomicU64::new(0),
             mappings: AtomicUsize::new(0),
+            withheld: AtomicU64::new(0),
         }
+    }
+
+    /// From here blocks and tables may hold no more than they do and `room`; `None`: all that the bounds allow.
+    pub(crate) fn leave_room(&self, bounds: &Bounds, tables: u64, room: Option<u64>) {
+        let most = |room| self.held().saturating_add(tables).saturating_add(room);
+        let withheld = room.map_or(0, |room| bounds.held_max.saturating_sub(most(room)).max(1));
+        let before = self.withheld.swap(withheld, Ordering::Relaxed);
+        self.add_held(withheld.wrapping_sub(before));
+    }
+
+    /// Whether the program has limited itself.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.withheld.load(Ordering::Relaxed) != 0
     }
 
     /// Whether a block that will hold `bytes` may be guarded and nothing is near its limit, given what is held for tables.
@@ -131,7 +149,13 @@ impl Limits {
 
     /// Bytes that guarded blocks hold, as far as threads have told.
     pub(crate) fn held(&self) -> u64 {
-        let held = self.held.load(Ordering::Relaxed);
+        self.held_with(0)
+    }
+
+    /// The same, given what threads have not told yet.
+    pub(crate) fn held_with(&self, untold: u64) -> u64 {
+        let told = self.held.load(Ordering::Relaxed).wrapping_sub(self.withheld.load(Ordering::Relaxed));
+        let held = told.wrapping_add(untold);
         if held > i64::MAX as u64 { 0 } else { held }
     }
 
@@ -146,6 +170,27 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_limits_itself_leaves_room_for_that_much_and_gets_it_all_back() {
+        let limits = Limits::new();
+        for held_max in [HELD_MAX, 1 << 40, 2000] {
+            let bounds = Bounds { held_max, mappings_max: None };
+            limits.add_held(500);
+            assert!(!limits.is_tight());
+            for room in [1000, 400] {
+                limits.leave_room(&bounds, 100, Some(room));
+                assert!(limits.is_tight());
+                assert_eq!(limits.held(), 500);
+                let most = room.min(held_max - 600);
+                assert_eq!(limits.allow(&bounds, 100, most.saturating_sub(1), || 0), Ok(()));
+                assert_eq!(limits.allow(&bounds, 100, most + 1, || 0), Err(Unguarded::Memory));
+            }
+            limits.leave_room(&bounds, 100, None);
+            assert!(!limits.is_tight() && limits.allow(&bounds, 100, held_max - 600, || 0).is_ok());
+            limits.add_held(0u64.wrapping_sub(500));
+        }
+    }
 
     #[test]
     fn near_the_mapping_limit_a_sample_is_guarded_and_past_it_nothing() {

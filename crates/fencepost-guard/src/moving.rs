@@ -85,6 +85,15 @@ impl Moving {
         self.offer.load(Ordering::Relaxed) == MissingOffer::Moves as u32
     }
 
+    /// From here on no page is put in place or moved: new spans are lazy memory, and a freed page is dropped. What is
+    /// registered goes on trapping.
+    pub(crate) fn give_way(&self) {
+        if self.moves() {
+            self.offer.store(MissingOffer::Copies as u32, Ordering::Relaxed);
+        }
+        self.broken.store(1, Ordering::Relaxed);
+    }
+
     fn count(&self, why: MissingError) {
         if let Some(count) = self.refused.get(why.number()) {
             count.fetch_add(1, Ordering::Relaxed);

@@ -66,6 +66,11 @@ impl Remains {
         Ok(())
     }
 
+    /// The memory that it keeps.
+    pub(crate) fn regions(&self) -> [&Region; 2] {
+        [&self.words, &self.entries]
+    }
+
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.words.release(memory);
         self.entries.release(memory);

@@ -177,6 +177,11 @@ impl Reporter {
         self.records.ensure(memory, bytes)
     }
 
+    /// The memory that it keeps.
+    pub(crate) fn regions(&self) -> [&Region; 1] {
+        [&self.records]
+    }
+
     pub(crate) fn release<M: Memory>(&self, memory: &M) {
         self.records.release(memory);
     }

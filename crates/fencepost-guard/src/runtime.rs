@@ -55,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) options_text: Text<1024>,
     /// A stack for rendering reports.
     pub(crate) report_stack: Range,
+    /// Whether the addresses around the fill pattern are kept unmapped.
+    pub(crate) keeps_fill: bool,
 }
 
 const UNSTARTED: u32 = 0;

@@ -77,6 +77,8 @@ pub(crate) struct Span {
     zone: AtomicU32,
     /// Whether a large block's pages were moved to another's, and the block is to be freed next.
     pub(crate) moved: AtomicU32,
+    /// Whether all of a large block is counted as held; on its head.
+    pub(crate) counted: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Span>() == 64, "one cache line a span");
@@ -134,7 +136,7 @@ impl Span {
         for field in [&self.back, &self.run, &self.used, &self.ready, &self.dead, &self.next] {
             field.store(0, Ordering::Relaxed);
         }
-        for field in [&self.forgotten, &self.unmarked, &self.mapped, &self.shut, &self.moved] {
+        for field in [&self.forgotten, &self.unmarked, &self.mapped, &self.shut, &self.moved, &self.counted] {
             field.store(0, Ordering::Relaxed);
         }
         self.set_life(Life::InUse);

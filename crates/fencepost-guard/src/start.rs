@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::filter::{ask_for_stack, ask_for_thread};
 use crate::geometry::{Geometry, SMALL_PAGES, SPAN_BYTES};
 use crate::heap::{HeapSetup, SPAN_OVERHEAD};
-use crate::limits::Bounds;
+use crate::limits::{Bounds, HELD_MAX};
 use crate::options::{self, EngineChoice, MaxMemory, Mode, OnError, Options};
 use crate::output::Line;
 use crate::pattern::{FILL_RANGE, Patterns};
@@ -27,7 +27,7 @@ const RECORDS_SHARE: u64 = 16;
 /// The most that records of freed blocks may take, in bytes: those of some 1.6 million one-page blocks.
 const RECORDS_MAX: u64 = 128 << 20;
 /// The part of what the process may still use that guarding may take: three quarters.
-const AVAILABLE_SHARE: u64 = 4;
+pub(crate) const AVAILABLE_SHARE: u64 = 4;
 /// Address space that is reckoned with where the system does not tell.
 const SMALLEST_SPACE: u64 = 512 << 20;
 /// A stack for rendering: names are resolved by code that was not written for small stacks.
@@ -83,12 +83,13 @@ impl<P: Platform> Guard<P> {
             by_thread: ask_for_thread(&options),
             by_stack: ask_for_stack(&options),
             heap: self.heap_setup(&options, &offers),
-            bounds: Bounds { held_max: u64::MAX, mappings_max: None },
+            bounds: Bounds { held_max: HELD_MAX, mappings_max: None },
             patterns: Patterns::NONE,
             seed,
             started_ms: self.platform.now_ms(),
             options_text: Text::EMPTY,
             report_stack: Range::default(),
+            keeps_fill: false,
         };
         // Text never fails: longer input is cut.
         let written = options::write_in_force(&options, &mut setup.options_text);
@@ -211,7 +212,7 @@ impl<P: Platform> Guard<P> {
             }
         };
         setup.bounds = Bounds {
-            held_max: held_max.unwrap_or(u64::MAX),
+            held_max: held_max.unwrap_or(HELD_MAX).min(HELD_MAX),
             mappings_max: offers.mappings_max.map(|max| Bounds::mappings(max, offers.mappings_now)),
         };
         if let Some(held_max) = held_max {
@@ -255,8 +256,7 @@ impl<P: Platform> Guard<P> {
         if rooms.keep_fill_unmapped {
             // Where these addresses are taken, reading through the fill pattern may not fault: nothing else depends
             // on it.
-            let kept = platform.reserve_at(FILL_RANGE);
-            let _ = kept;
+            setup.keeps_fill = platform.reserve_at(FILL_RANGE).is_ok();
         }
         Ok(())
     }

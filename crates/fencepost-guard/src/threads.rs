@@ -198,9 +198,9 @@ struct Name {
 /// All threads.
 pub(crate) struct ThreadTable {
     pub(crate) states: Region,
-    names: Region,
+    pub(crate) names: Region,
     /// The fronts of the first [`FRONTS_MAX`] states, where `mode=budget` needs them.
-    fronts: Region,
+    pub(crate) fronts: Region,
     pub(crate) trace_memories: Region,
     lock: Lock,
     used: AtomicUsize,

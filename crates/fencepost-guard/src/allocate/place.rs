@@ -176,6 +176,7 @@ impl<P: Platform> Guard<P> {
         spans: usize,
         layout: Layout,
         side: Side,
+        whole: bool,
     ) -> Result<(usize, &'static Slot, Home), Unguarded> {
         let geometry = setup.geometry();
         let index = self.heap.take_large(&self.platform, &setup.heap, spans)?;
@@ -193,8 +194,10 @@ impl<P: Platform> Guard<P> {
             }
         }
         let slot = self.heap.slot(index, 0).ok_or(Unguarded::Disabled)?;
+        let head = self.heap.span(index).ok_or(Unguarded::Disabled)?;
+        head.counted.store(u32::from(whole), Ordering::Relaxed);
         if mapped {
-            self.heap.span(index).ok_or(Unguarded::Disabled)?.mapped.store(1, Ordering::Relaxed);
+            head.mapped.store(1, Ordering::Relaxed);
             self.limits.take_mappings(MAPPINGS_BY_RUN);
         }
         Ok((block, slot, Home { data, stale: data, zone: Zone::Lazy }))

@@ -57,7 +57,11 @@ impl<P: Platform> Guard<P> {
         named.slot.end_free();
         self.limits.give_mappings(setup.heap.engine_in(zone).mappings_per_block());
         let page = setup.geometry().page();
-        let held = if named.pages == 0 { page } else { named.pages.wrapping_mul(page) } as u64;
+        let held = match named.pages {
+            0 if self.is_counted(named.index) => self.whole_of(setup, named.view.size),
+            0 => page as u64,
+            pages => pages.wrapping_mul(page) as u64,
+        };
         match state {
             Some(state) => {
                 Counters::bump(&state.counters.freed, 1);

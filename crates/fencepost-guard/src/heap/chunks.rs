@@ -66,6 +66,11 @@ impl Chunks {
         }
     }
 
+    /// Spans that belong to chunks or lie between them.
+    pub(crate) fn claimed(&self) -> usize {
+        self.claimed.load(Ordering::Relaxed)
+    }
+
     /// Spans that an arena has left.
     fn left(&self, arena: usize, spans: usize) -> Option<(&Arena, usize)> {
         let arena = self.arenas.get(arena)?;
@@ -195,7 +200,7 @@ impl Heap {
         zone: Zone,
         own: usize,
     ) -> Result<(), Unguarded> {
-        let max = self.spans_max();
+        let max = self.spans_max().min(self.fence.load(Ordering::Relaxed));
         let arena = self.chunks.arenas.get(own).ok_or(Unguarded::Disabled)?;
         let most = (max / CHUNK_SHARE).clamp(1, CHUNK_MAX);
         let wish = match zone {

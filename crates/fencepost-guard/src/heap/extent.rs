@@ -6,8 +6,26 @@ use fencepost_sys::Range;
 
 use super::Heap;
 use crate::geometry::{SPAN_BYTES, align_up};
+use crate::region::Region;
 
 impl Heap {
+    /// The memory that it keeps: blocks', and the tables about them.
+    pub(crate) fn regions(&self) -> [&Region; 4] {
+        [&self.range, &self.spans, &self.slots, &self.larges]
+    }
+
+    /// Bytes of the heap that were opened, for blocks that have been or will be.
+    pub(crate) fn opened_bytes(&self) -> u64 {
+        (self.chunks.claimed() as u64).saturating_mul(SPAN_BYTES as u64)
+    }
+
+    /// From here as many bytes more may be opened; `None`: as many as there are.
+    pub(crate) fn fence(&self, more: Option<u64>) {
+        let spans = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX) / SPAN_BYTES;
+        let fence = more.map_or(usize::MAX, |bytes| self.chunks.claimed().saturating_add(spans(bytes)));
+        self.fence.store(fence, Ordering::Relaxed);
+    }
+
     /// Works out where the spans lie in the reservation: once, since it is asked for several times in each call.
     pub(super) fn measure(&self) {
         let range = self.range.range();

@@ -138,6 +138,29 @@ impl Heap {
         None
     }
 
+    /// The same before the quarantine is full, because there are no fresh addresses. Where nothing was found, it is not
+    /// looked for again until some run has died or come back: every block that is asked for may come here.
+    pub(super) fn reuse_early<P: Memory + Threads>(
+        &self,
+        platform: &P,
+        setup: &HeapSetup,
+        spans: usize,
+        zone: Zone,
+        held: &Held<'_, P>,
+    ) -> Option<usize> {
+        let [dead, least] = self.barren.get(zone as usize)?;
+        let now = self.dead_spans.load(Ordering::Relaxed);
+        if dead.load(Ordering::Relaxed) == now && least.load(Ordering::Relaxed) <= spans {
+            return None;
+        }
+        let found = self.reuse(platform, setup, spans, zone, held);
+        if found.is_none() {
+            dead.store(now, Ordering::Relaxed);
+            least.store(spans, Ordering::Relaxed);
+        }
+        found
+    }
+
     /// Takes the first `spans` of a dead run out of the list; what is left of it stays in its place.
     fn unlink<M: Memory>(
         &self,

@@ -220,3 +220,50 @@ fn under_a_sample_only_addresses_away_from_the_heap_are_the_inner_allocators() {
     let strict = World::new("");
     assert!(!strict.guard.is_foreign(std::ptr::from_ref(&*local).addr()), "strict asks about every address");
 }
+
+#[test]
+fn a_program_that_limits_itself_has_three_quarters_of_what_is_left_guarded_large_blocks_and_all() {
+    for size in [24, 100_000] {
+        let world = World::on(SimOptions { available: Some(1 << 40), ..SimOptions::new() }, "");
+        let first = world.block(size, 8);
+        world.sim().set_available(Some(16 << 20));
+        world.guard.share_what_is_left(true, None);
+        let each = size.next_multiple_of(4096) as u64;
+        let held: Vec<usize> = (0..20_000)
+            .map_while(|_| match world.place(size, 8) {
+                Placed::Here(block) => Some(block.as_ptr().addr()),
+                _ => None,
+            })
+            .collect();
+        let bytes = held.len() as u64 * each;
+        // What a thread has not told yet and what the tables take meanwhile is not in the count.
+        assert!(((10 << 20)..=(12 << 20) + (300 << 10)).contains(&bytes), "{size}: {bytes}");
+        assert_eq!(world.unguarded(Unguarded::Memory), 1);
+        for block in held.into_iter().chain([first]) {
+            world.free(block, size, 8);
+        }
+        assert!(matches!(world.place(size, 8), Placed::Here(_)), "what was given back can be had again");
+        // Lifted: nothing is kept back.
+        world.guard.share_what_is_left(false, None);
+        for _ in 0..200 {
+            world.block(size, 8);
+        }
+        world.sim().assert_no_violations();
+    }
+}
+
+#[test]
+fn what_is_opened_stays_within_what_the_program_leaves_to_it() {
+    let world = World::new("");
+    world.block(24, 8);
+    let before = world.guard.taken();
+    world.guard.share_what_is_left(false, Some(8 << 20));
+    while matches!(world.place(24, 8), Placed::Here(_)) {}
+    let more = world.guard.taken().data - before.data;
+    assert!(more <= (8 << 20) + (4 << 20), "8 MiB and tables: {more}");
+    assert_eq!(world.guard.taken().addresses, before.addresses, "everything was reserved at the start");
+    assert_eq!(world.unguarded(Unguarded::AddressSpace), 1);
+    world.guard.share_what_is_left(false, None);
+    world.block(24, 8);
+    world.sim().assert_no_violations();
+}

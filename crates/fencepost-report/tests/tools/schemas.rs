@@ -6,9 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The schema of SARIF 2.1.0 as OASIS publishes it. Its text is not ours to keep here: it comes with the source of a package that
-/// is named in the manifest and never built.
-fn sarif_schema() -> Option<Value> {
+/// A file of a package that is named in the manifest and never built: texts that are not ours to keep here.
+fn published(name: &str, file: &str) -> Option<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--format-version", "1", "--manifest-path"])
@@ -21,10 +20,43 @@ fn sarif_schema() -> Option<Value> {
     }
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let packages = metadata["packages"].as_array().expect("packages");
-    let package = packages.iter().find(|package| package["name"] == "serde-sarif").expect("the package");
+    let package = packages.iter().find(|package| package["name"] == name).expect("the package");
     let manifest = package["manifest_path"].as_str().expect("a path");
-    let schema = std::fs::read_to_string(Path::new(manifest).with_file_name("src/schema.json"));
+    Some(Path::new(manifest).with_file_name(file))
+}
+
+/// The schema of SARIF 2.1.0 as OASIS publishes it.
+fn sarif_schema() -> Option<Value> {
+    let schema = std::fs::read_to_string(published("serde-sarif", "src/schema.json")?);
     Some(serde_json::from_str(&schema.expect("the schema")).expect("JSON"))
+}
+
+/// By the schema that Jenkins published for it (junit-4.xsd) and by libxml2.
+#[test]
+fn junit_is_valid_by_a_published_schema() {
+    let Some(schema) = published("junit-report", "tests/JUnit.xsd") else { return };
+    let folder = std::env::temp_dir().join(format!("fencepost-junit-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("sample.xml");
+    let names: Vec<String> = cases().into_iter().map(|(name, ..)| name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut judged = collection(&names);
+    judged.suppress(&[rule(Some("double-free"), None, None)]);
+    judged.findings[0].status = Status::Known;
+    judged.findings[1].test = Some("ring::tests::wraps".to_owned());
+    let whole = rendered(&judged, Format::Junit);
+    assert!(whole.contains("<skipped>suppressed: ") && whole.contains("<skipped>known"), "{whole}");
+    let broken = whole.replace("<failure type=", "<failure kind=");
+    for (text, valid) in [(whole, true), (rendered(&collection(&[]), Format::Junit), true), (broken, false)] {
+        std::fs::write(&file, text).expect("written");
+        let output = Command::new("xmllint").args(["--noout", "--schema"]).args([&schema, &file]).output();
+        let Ok(output) = output else {
+            println!("skipped: no xmllint");
+            break;
+        };
+        assert_eq!(output.status.success(), valid, "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    std::fs::remove_dir_all(&folder).expect("it is ours");
 }
 
 /// What is wrong with `instance` by `schema`.

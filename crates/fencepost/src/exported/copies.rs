@@ -2,19 +2,20 @@
 //! what these add is that the whole call can be told. Each keeps its arguments on the stack, calls the C library's
 //! function and returns what that returned. Who reports a fault in there finds the call by its return address.
 //!
-//! No argument is looked at here, and nothing is written but the stack. Until the C library's function has been looked
-//! for, `memcpy` and its like copy by one repeated instruction: the code that looks for it copies as well, and other libraries
-//! may copy while the loader has not come to this one yet.
+//! No argument is looked at here (but for where a text ends that is added to), and nothing is written but the stack. Until
+//! the C library's function has been looked for, `memcpy` and its like copy by one repeated instruction: the code that looks
+//! for it copies as well, and other libraries may copy while the loader has not come to this one yet.
 #![allow(clippy::missing_safety_doc, reason = "each has the rules of the C function of its name")]
 #![allow(missing_docs, reason = "documented by the C standard, POSIX and the glibc manual")]
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use fencepost_guard::Copying;
 use fencepost_record::CopyInfo;
 use fencepost_sys::{Memory, Next};
 
+use super::behind;
 use crate::runtime::GUARD;
 
 /// What the arguments are.
@@ -30,7 +31,20 @@ enum Shape {
     Clear,
     /// To, from, up to the zero.
     Text,
+    /// The same of wide characters.
+    WideText,
+    /// To, from, wide characters.
+    WideCopy,
+    /// To, a value, wide characters.
+    WideFill,
+    /// To, from, up to the zero or so many bytes, and a zero behind them.
+    TextPart,
+    /// The same of wide characters.
+    WideTextPart,
 }
+
+/// Bytes of a wide character (`wchar_t` of Linux).
+const WIDE: u64 = 4;
 
 /// A function behind ours. Its address comes first: the code below reads it there.
 #[repr(C)]
@@ -56,10 +70,24 @@ extern "C" fn look_for(behind: &'static Behind) -> usize {
     found
 }
 
+/// The length of the text that another is added to, in bytes: it is lost as soon as its zero is overwritten.
+extern "C" fn len_of_text(text: *const c_char) -> usize {
+    // SAFETY: the C library's function of this name has this type, and the caller of one of these functions gives a text.
+    unsafe { behind!(c"strlen", "C" (text => *const c_char) -> usize) }.unwrap_or(0)
+}
+
+/// The same of wide characters.
+extern "C" fn len_of_wide_text(text: *const c_char) -> usize {
+    // SAFETY: as above.
+    let count = unsafe { behind!(c"wcslen", "C" (text => *const c_char) -> usize) };
+    count.unwrap_or(0).wrapping_mul(WIDE as usize)
+}
+
 // On the stack, from the return address that `returns` is: to our own caller the arguments rdi, rsi and rdx, then the
-// return address to it. The tables of the unwinder have each push.
+// return address to it. The tables of the unwinder have each push. Of a function that adds to a text it is not rdi but
+// where that text ends.
 macro_rules! copies {
-    ($($name:ident $returns:literal $shape:ident $early:ident)*) => {
+    ($($name:ident $returns:literal $shape:ident $early:ident $(+ $end:ident)?)*) => {
         mod behind {
             use super::{AtomicUsize, Behind, Shape, behind_name};
             $(
@@ -113,6 +141,7 @@ macro_rules! copies {
                     "test rax, rax",
                     "jz 3f",
                     "2:",
+                    $(copies!(@end $end),)?
                     "call rax",
                     concat!(".globl ", $returns),
                     concat!(".hidden ", $returns),
@@ -127,9 +156,16 @@ macro_rules! copies {
                     ".cfi_endproc",
                     behind = sym behind::$name,
                     early = sym $early,
+                    $(end = sym $end,)?
                 );
             }
         )*
+    };
+    // The function behind and its fourth argument are kept meanwhile.
+    (@end $end:ident) => {
+        "push rax\n.cfi_adjust_cfa_offset 8\npush rcx\n.cfi_adjust_cfa_offset 8\ncall {end}\nmov r10, rax\n\
+         pop rcx\n.cfi_adjust_cfa_offset -8\npop rax\n.cfi_adjust_cfa_offset -8\n\
+         mov rdi, [rsp]\nmov rsi, [rsp + 8]\nmov rdx, [rsp + 16]\nadd [rsp], r10"
     };
     // A function that does the same, with the same arguments.
     (@copy_early) => { "lea rax, [rip + {early}]" };
@@ -162,6 +198,30 @@ copies! {
     __stpcpy_chk "fencepost_returns_stpcpy_chk" Text look_for
     __strncpy_chk "fencepost_returns_strncpy_chk" Copy look_for
     __stpncpy_chk "fencepost_returns_stpncpy_chk" Copy look_for
+    strcat "fencepost_returns_strcat" Text look_for + len_of_text
+    strncat "fencepost_returns_strncat" TextPart look_for + len_of_text
+    __strcat_chk "fencepost_returns_strcat_chk" Text look_for + len_of_text
+    __strncat_chk "fencepost_returns_strncat_chk" TextPart look_for + len_of_text
+    wmemcpy "fencepost_returns_wmemcpy" WideCopy look_for
+    wmemmove "fencepost_returns_wmemmove" WideCopy look_for
+    wmempcpy "fencepost_returns_wmempcpy" WideCopy look_for
+    wmemset "fencepost_returns_wmemset" WideFill look_for
+    wcscpy "fencepost_returns_wcscpy" WideText look_for
+    wcpcpy "fencepost_returns_wcpcpy" WideText look_for
+    wcsncpy "fencepost_returns_wcsncpy" WideCopy look_for
+    wcpncpy "fencepost_returns_wcpncpy" WideCopy look_for
+    wcscat "fencepost_returns_wcscat" WideText look_for + len_of_wide_text
+    wcsncat "fencepost_returns_wcsncat" WideTextPart look_for + len_of_wide_text
+    __wmemcpy_chk "fencepost_returns_wmemcpy_chk" WideCopy look_for
+    __wmemmove_chk "fencepost_returns_wmemmove_chk" WideCopy look_for
+    __wmempcpy_chk "fencepost_returns_wmempcpy_chk" WideCopy look_for
+    __wmemset_chk "fencepost_returns_wmemset_chk" WideFill look_for
+    __wcscpy_chk "fencepost_returns_wcscpy_chk" WideText look_for
+    __wcpcpy_chk "fencepost_returns_wcpcpy_chk" WideText look_for
+    __wcsncpy_chk "fencepost_returns_wcsncpy_chk" WideCopy look_for
+    __wcpncpy_chk "fencepost_returns_wcpncpy_chk" WideCopy look_for
+    __wcscat_chk "fencepost_returns_wcscat_chk" WideText look_for + len_of_wide_text
+    __wcsncat_chk "fencepost_returns_wcsncat_chk" WideTextPart look_for + len_of_wide_text
 }
 
 /// `memmove` by one instruction.
@@ -231,22 +291,32 @@ fn copy_of(behind: &Behind, [first, second, third]: [u64; 3]) -> CopyInfo {
         Shape::CopyBack => (second, Some(first), Some(third)),
         Shape::Fill => (first, None, Some(third)),
         Shape::Clear => (first, None, Some(second)),
-        Shape::Text => (first, Some(second), text_len(second, first)),
+        Shape::Text => (first, Some(second), text_len(second, first, 1, u64::MAX)),
+        Shape::TextPart => (first, Some(second), text_len(second, first, 1, third)),
+        Shape::WideText => (first, Some(second), text_len(second, first, WIDE, u64::MAX)),
+        Shape::WideTextPart => (first, Some(second), text_len(second, first, WIDE, third)),
+        Shape::WideCopy => (first, Some(second), third.checked_mul(WIDE)),
+        Shape::WideFill => (first, None, third.checked_mul(WIDE)),
     };
     CopyInfo { function: behind.called, to, from, size, left: None }
 }
 
-/// Bytes of the text at an address, its zero with them; `None` where it has no end in readable memory, or where the copy
-/// of it may have overwritten that.
-fn text_len(text: u64, to: u64) -> Option<u64> {
+/// Bytes of the text at an address, its zero with them, if characters have `unit` bytes and no more than `most` count;
+/// `None` where it has no end in readable memory, or where the copy of it may have overwritten that.
+fn text_len(text: u64, to: u64, unit: u64, most: u64) -> Option<u64> {
+    let most = most.saturating_mul(unit);
+    let whole = |len: u64| (text.abs_diff(to) >= len).then_some(len);
     let mut len = 0u64;
     let mut bytes = [0u8; 256];
     while len < TEXT_MAX {
         let read = GUARD.platform().read_checked(text.checked_add(len)? as usize, &mut bytes);
         let part = bytes.get(..read)?;
-        if let Some(zero) = part.iter().position(|byte| *byte == 0) {
-            len = len.checked_add(zero as u64)?.checked_add(1)?;
-            return (text.abs_diff(to) >= len).then_some(len);
+        let mut characters = part.chunks_exact(usize::try_from(unit).ok()?);
+        let zero = characters.position(|character| character.iter().all(|byte| *byte == 0));
+        let end = zero.and_then(|zero| len.checked_add((zero as u64).checked_mul(unit)?));
+        if let Some(end) = end.or_else(|| (len.checked_add(read as u64)? >= most).then_some(most)) {
+            // The zero behind it is written in any case.
+            return whole(end.min(most).checked_add(unit)?);
         }
         if part.len() < bytes.len() {
             return None;
@@ -294,9 +364,18 @@ mod tests {
     fn a_text_has_a_length_where_it_has_an_end() {
         let text = [b"x".repeat(700), b"\0rest".to_vec()].concat();
         let at = text.as_ptr().addr() as u64;
-        assert_eq!(text_len(at, 0), Some(701));
-        assert_eq!(text_len(at, at + 701), Some(701));
-        assert_eq!(text_len(at, at + 700), None, "its zero may be a copy's");
-        assert_eq!(text_len(8, 0), None, "not to be read");
+        let all = |to| text_len(at, to, 1, u64::MAX);
+        assert_eq!(all(0), Some(701));
+        assert_eq!(all(at + 701), Some(701));
+        assert_eq!(all(at + 700), None, "its zero may be a copy's");
+        assert_eq!(text_len(8, 0, 1, u64::MAX), None, "not to be read");
+        for (most, len) in [(0, 1), (10, 11), (256, 257), (699, 700), (700, 701), (5000, 701)] {
+            assert_eq!(text_len(at, 0, 1, most), Some(len), "{most}");
+        }
+        let wide: Vec<u32> = std::iter::repeat_n(0x100, 300).chain([0, 7]).collect();
+        let at = wide.as_ptr().addr() as u64;
+        for (most, len) in [(u64::MAX, 1204), (300, 1204), (299, 1200), (64, 260), (0, 4)] {
+            assert_eq!(text_len(at, 0, 4, most), Some(len), "{most}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use fencepost_sys::{ErrorNumber, Next, Threads};
 
+use super::resource_limits;
 use crate::runtime::GUARD;
 
 /// The process that this memory belongs to; 0 until it is noted.
@@ -29,7 +30,12 @@ pub(crate) fn fall_silent() {
 }
 
 fn is_home() -> bool {
-    !SILENT.load(Ordering::Relaxed) && HOME.load(Ordering::Relaxed) == GUARD.platform().process_id()
+    !SILENT.load(Ordering::Relaxed) && is_at_home()
+}
+
+/// Whether this memory is the process's own: not in a child of `vfork`.
+pub(super) fn is_at_home() -> bool {
+    HOME.load(Ordering::Relaxed) == GUARD.platform().process_id()
 }
 
 macro_rules! ends_at_once {
@@ -102,4 +108,32 @@ macro_rules! replaces {
     )* };
 }
 
-replaces! { execve execv execvp execvpe execl execlp execle fexecve execveat }
+replaces! { execl execlp execle }
+
+// The others come back here when there is no such program: then the limits on memory are what they were.
+macro_rules! replaces_or_fails {
+    ($($name:ident($($arg:ident),*))*) => { $(
+        pub unsafe extern "C" fn $name($($arg: usize),*) -> c_int {
+            static NEXT: Next = Next::new(super::buffers::named(concat!(stringify!($name), "\0")));
+            let address = before(&NEXT);
+            let raised = resource_limits::lower();
+            // SAFETY: the C library's function of this name takes as many numbers and addresses, and the caller keeps its
+            // rules; without one it is a function that looks at none.
+            let done = unsafe {
+                let function: unsafe extern "C" fn($($arg: usize),*) -> c_int = core::mem::transmute(address);
+                function($($arg),*)
+            };
+            resource_limits::raise_again(raised);
+            done
+        }
+    )* };
+}
+
+replaces_or_fails! {
+    execve(path, words, environment)
+    execv(path, words)
+    execvp(file, words)
+    execvpe(file, words, environment)
+    fexecve(file, words, environment)
+    execveat(folder, path, words, environment, flags)
+}

@@ -9,7 +9,7 @@ use fencepost_sys::ErrorNumber;
 
 use super::{MALLOC, behind, given, resized};
 use crate::c_heap::free_keeping_errno;
-use crate::runtime::here;
+use crate::runtime::{GUARD, here};
 
 // Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames.
 
@@ -65,34 +65,56 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
     unsafe { MALLOC.usable_size(block.cast(), here()) }
 }
 
-/// What `mallinfo` answers: the guarded heap has no arenas or bins to tell of.
+/// What `mallinfo` answers: of the C library's own heap, and what guarded blocks hold on top of the bytes from the system
+/// and of those in use.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mallinfo<T>([T; 10]);
 
+impl<T: Copy> Mallinfo<T> {
+    /// The places of the bytes from the system (`arena`) and of those in use (`uordblks`).
+    const GUARDED: [usize; 2] = [0, 7];
+
+    fn with_guarded(mut self, add: impl Fn(T, u64) -> T) -> Mallinfo<T> {
+        let held = GUARD.held_by_blocks();
+        for place in Mallinfo::<T>::GUARDED {
+            if let Some(figure) = self.0.get_mut(place) {
+                *figure = add(*figure, held);
+            }
+        }
+        self
+    }
+}
+
 pub unsafe extern "C" fn mallinfo() -> Mallinfo<c_int> {
-    Mallinfo::default()
+    // SAFETY: the C library's function has this type.
+    let own = unsafe { behind!(c"mallinfo", "C" () -> Mallinfo<c_int>) }.unwrap_or_default();
+    // Larger figures than fit wrap around, as the C library's do.
+    own.with_guarded(|figure, held| figure.wrapping_add(held as c_int))
 }
 
 pub unsafe extern "C" fn mallinfo2() -> Mallinfo<usize> {
-    Mallinfo::default()
+    // SAFETY: the C library's function has this type.
+    let own = unsafe { behind!(c"mallinfo2", "C" () -> Mallinfo<usize>) }.unwrap_or_default();
+    own.with_guarded(|figure, held| figure.wrapping_add(held as usize))
 }
 
+/// Tells of the C library's own heap.
 pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut c_void) -> c_int {
-    unsafe extern "C" {
-        fn fputs(text: *const core::ffi::c_char, stream: *mut c_void) -> c_int;
-    }
-    if options != 0 {
-        ErrorNumber::INVALID.set();
-        return -1;
-    }
-    // SAFETY: the caller gives an open stream; the text is ended by a zero.
-    let written = unsafe { fputs(c"<malloc version=\"1\">\n</malloc>\n".as_ptr(), stream) };
-    if written < 0 { -1 } else { 0 }
+    // SAFETY: the C library's function has this type, and the caller gives an open stream.
+    let told =
+        unsafe { behind!(c"malloc_info", "C-unwind" (options => c_int, stream => *mut c_void) -> c_int) };
+    told.unwrap_or_else(|| {
+        ErrorNumber::NOT_THERE.set();
+        -1
+    })
 }
 
-/// Says nothing: what is known of the heap is in the summary.
-pub unsafe extern "C" fn malloc_stats() {}
+/// Tells of the C library's own heap: what is known of the guarded one is in the summary.
+pub unsafe extern "C-unwind" fn malloc_stats() {
+    // SAFETY: the C library's function has this type. A thread may be cancelled in it.
+    let _ = unsafe { behind!(c"malloc_stats", "C-unwind"()) };
+}
 
 /// Nothing was given back to the system.
 pub unsafe extern "C" fn malloc_trim(_pad: usize) -> c_int {

@@ -14,6 +14,7 @@ pub(crate) mod ending;
 mod heap;
 mod operators;
 mod questions;
+mod resource_limits;
 mod signals;
 mod start;
 mod structures;
@@ -27,6 +28,7 @@ pub use ending::*;
 pub use heap::*;
 pub use operators::*;
 pub use questions::*;
+pub use resource_limits::*;
 pub use signals::*;
 pub(crate) use start::{is_in_force, take_over};
 pub use start::{on_load, step_back};
@@ -94,7 +96,7 @@ macro_rules! export_libc {
                 getsockname getpeername accept accept4 connect bind poll __poll_chk ppoll epoll_wait epoll_pwait
                 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
                 stat stat64 lstat lstat64 fstat fstat64 fstatat fstatat64 statx statfs statfs64 fstatfs fstatfs64
-                uname getrusage getrlimit getrlimit64 select pselect open open64 openat openat64 creat creat64
+                uname getrusage getrlimit getrlimit64 setrlimit setrlimit64 prlimit prlimit64 select pselect open open64 openat openat64 creat creat64
                 access faccessat unlink unlinkat mkdir rmdir chdir rename renameat link symlink chmod chown truncate
                 fopen fopen64 opendir __open_2 __open64_2 __openat_2 __openat64_2 __xstat __xstat64 __lxstat
                 __lxstat64 __fxstat __fxstat64 __fxstatat __fxstatat64
@@ -105,6 +107,10 @@ macro_rules! export_libc {
             $crate::__export_functions! {
                 memcpy memmove mempcpy memset __memcpy_chk __memmove_chk __mempcpy_chk __memset_chk bcopy bzero
                 strcpy stpcpy strncpy stpncpy __strcpy_chk __stpcpy_chk __strncpy_chk __stpncpy_chk
+                strcat strncat __strcat_chk __strncat_chk
+                wmemcpy wmemmove wmempcpy wmemset wcscpy wcpcpy wcsncpy wcpncpy wcscat wcsncat
+                __wmemcpy_chk __wmemmove_chk __wmempcpy_chk __wmemset_chk __wcscpy_chk __wcpcpy_chk __wcsncpy_chk
+                __wcpncpy_chk __wcscat_chk __wcsncat_chk
             }
             $crate::__at_load!($crate::exported::on_load);
         };

@@ -15,14 +15,13 @@ use crate::runtime::here;
 
 type Bytes = *mut c_void;
 
-/// Bytes of `struct stat`, `struct statx`, `struct statfs`, `struct utsname`, `struct rusage` and `struct rlimit`, as
+/// Bytes of `struct stat`, `struct statx`, `struct statfs`, `struct utsname` and `struct rusage`, as
 /// glibc has them on 64-bit Linux.
 const STAT: usize = if cfg!(target_arch = "x86_64") { 144 } else { 128 };
 const STATX: usize = 256;
 const STATFS: usize = 120;
 const NAMES: usize = 390;
 const USAGE: usize = 144;
-const LIMIT: usize = 16;
 
 /// Looks at a path that the kernel will read.
 fn path(path: Bytes, anchor: usize) {
@@ -54,8 +53,6 @@ looked_at! {
     fstatfs64(file: c_int, to: Bytes) -> c_int { |anchor| filled(to, STATFS, anchor) }
     uname(to: Bytes) -> c_int { |anchor| filled(to, NAMES, anchor) }
     getrusage(who: c_int, to: Bytes) -> c_int { |anchor| filled(to, USAGE, anchor) }
-    getrlimit(which: c_int, to: Bytes) -> c_int { |anchor| filled(to, LIMIT, anchor) }
-    getrlimit64(which: c_int, to: Bytes) -> c_int { |anchor| filled(to, LIMIT, anchor) }
     select(count: c_int, reads: Bytes, writes: Bytes, errors: Bytes, timeout: Bytes) -> c_int { |anchor| sets(count, [reads, writes, errors], anchor) }
     pselect(count: c_int, reads: Bytes, writes: Bytes, errors: Bytes, timeout: Bytes, mask: Bytes) -> c_int { |anchor| sets(count, [reads, writes, errors], anchor) }
     open(name: Bytes, flags: c_int, mode: u32) -> c_int { |anchor| path(name, anchor) }

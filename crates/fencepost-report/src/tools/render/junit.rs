@@ -64,9 +64,10 @@ fn case(class: &str, finding: &Finding, out: &mut dyn Write) -> fmt::Result {
             write!(out, "      <failure type=\"{kind}\" message=\"{}\">", escape(&document.message))?;
             writeln!(out, "{}</failure>", escape(&text::finding(finding, false)))?;
         }
-        Status::Known => writeln!(out, "      <skipped message=\"known from the baseline\"/>")?,
+        // As content: not every schema knows a message here.
+        Status::Known => writeln!(out, "      <skipped>known from the baseline</skipped>")?,
         Status::Suppressed(reason) => {
-            writeln!(out, "      <skipped message=\"{}\"/>", escape(&format!("suppressed: {reason}")))?;
+            writeln!(out, "      <skipped>{}</skipped>", escape(&format!("suppressed: {reason}")))?;
         }
     }
     out.write_str("    </testcase>\n")

@@ -85,6 +85,9 @@ impl Output for Host {
     }
 
     fn is_terminal(&self, file: i32) -> bool {
+        if super::probe::filtered() {
+            return false;
+        }
         // The kernel's structure is at most 60 bytes, whichever of its versions.
         let mut settings = [0u64; 16];
         // SAFETY: TCGETS writes one structure of settings, which fits (see above).

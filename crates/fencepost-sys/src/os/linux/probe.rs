@@ -34,6 +34,7 @@ pub(super) enum Feature {
 }
 
 static DENIED: AtomicU32 = AtomicU32::new(0);
+static FILTERED: AtomicBool = AtomicBool::new(false);
 static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
 static MARKERS: AtomicBool = AtomicBool::new(false);
 /// Whether advice that no kernel knows is answered as if it had been taken: an emulator of programs does that.
@@ -96,9 +97,17 @@ pub(super) fn expect_filter() {
         | Feature::Vectored as u32
         | Feature::ProcessVmReadv as u32
         | Feature::Watchpoints as u32
+        | Feature::Userfault as u32
+        | Feature::WriteProtect as u32
         | Feature::Scan as u32;
     DENIED.fetch_or(unusual, Ordering::Relaxed);
+    FILTERED.store(true, Ordering::Relaxed);
     forget_vectored();
+}
+
+/// Whether a filter may end the process for a call that no C library's allocator makes.
+pub(super) fn filtered() -> bool {
+    FILTERED.load(Ordering::Relaxed)
 }
 
 /// Tries everything and remembers what worked.

@@ -7,6 +7,7 @@
 use core::cell::Cell;
 
 use super::chain::Action;
+use super::raw::syscall;
 use super::signals::{SIGNALS, bit_of_both, former_of, put_behind};
 
 /// A signal action, as the C library's `sigaction` takes it.
@@ -110,4 +111,38 @@ fn set_first_word(set: &mut SignalSet, word: u64) {
 /// on only the calls are used that every C library's allocator makes.
 pub fn expect_filter() {
     super::probe::expect_filter();
+}
+
+/// The number of the limit on the process's addresses (`RLIMIT_AS`), as C programs give it.
+pub const ADDRESS_SPACE: i32 = libc::RLIMIT_AS as i32;
+/// The number of the limit on its writable private memory (`RLIMIT_DATA`).
+pub const DATA: i32 = libc::RLIMIT_DATA as i32;
+
+/// A limit on a resource, as `struct rlimit` lies in memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResourceLimit {
+    /// What is in force.
+    pub current: u64,
+    /// What it may be raised to.
+    pub most: u64,
+}
+
+impl ResourceLimit {
+    /// No limit (`RLIM_INFINITY`).
+    pub const UNLIMITED: u64 = libc::RLIM64_INFINITY;
+}
+
+/// A limit of this process's, by its number.
+pub fn limit_of(resource: i32) -> Option<ResourceLimit> {
+    let mut limit = ResourceLimit { current: ResourceLimit::UNLIMITED, most: ResourceLimit::UNLIMITED };
+    // SAFETY: prlimit64 on this process writes one such structure.
+    let asked = unsafe { syscall!(libc::SYS_prlimit64, 0, resource, 0, &raw mut limit) };
+    asked.ok().map(|_| limit)
+}
+
+/// Sets a limit of this process's; whether that was allowed.
+pub fn set_limit(resource: i32, limit: ResourceLimit) -> bool {
+    // SAFETY: prlimit64 on this process reads one such structure.
+    unsafe { syscall!(libc::SYS_prlimit64, 0, resource, &raw const limit, 0) }.is_ok()
 }

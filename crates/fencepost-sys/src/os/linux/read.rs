@@ -26,7 +26,8 @@ pub(super) fn prove() {
 
 /// Copies what is readable from `address` on, and says how much that is.
 pub(super) fn read_checked(address: usize, into: &mut [u8]) -> usize {
-    let mut direct = DIRECT.load(Ordering::Relaxed);
+    // A filter that is seen coming may end the process for the call.
+    let mut direct = DIRECT.load(Ordering::Relaxed) && !denied(Feature::ProcessVmReadv);
     let mut done = 0usize;
     while let Some(room) = into.get_mut(done..).filter(|room| !room.is_empty()) {
         let Some(from) = address.checked_add(done) else { break };

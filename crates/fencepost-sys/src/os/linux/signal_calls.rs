@@ -159,6 +159,9 @@ pub(super) fn watchdog(milliseconds: u64) {
 
 /// Starts a timer that sends this thread SIGSEGV once.
 fn start_timer(milliseconds: u64) -> Result<u32, Errno> {
+    if super::probe::filtered() {
+        return Err(Errno(libc::ENOSYS));
+    }
     // SAFETY: all-zero is a valid value of this structure.
     let mut event: libc::sigevent = unsafe { core::mem::zeroed() };
     event.sigev_notify = libc::SIGEV_THREAD_ID;

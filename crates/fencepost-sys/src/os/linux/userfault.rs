@@ -337,6 +337,9 @@ fn register(fd: i32, range: Range) -> VmResult {
 }
 
 fn register_as(fd: i32, range: Range, mode: u64) -> VmResult {
+    if probe::filtered() {
+        return Err(VmError::Unsupported);
+    }
     let mut wish = Register { start: range.start as u64, len: range.len as u64, mode, ioctls: 0 };
     count();
     // SAFETY: the kernel reads and writes one `Register`, which `wish` is; the callers own the range.
@@ -346,6 +349,9 @@ fn register_as(fd: i32, range: Range, mode: u64) -> VmResult {
 
 /// Copies or moves pages. The callers own both ranges.
 fn transfer(request: u64, to: usize, from: usize, len: usize) -> Result<(), Partly> {
+    if probe::filtered() {
+        return Err(Partly { done: 0, why: MissingError::Denied });
+    }
     let fd = descriptor().map_err(|why| Partly { done: 0, why })?;
     let mut wish = Transfer { to: to as u64, from: from as u64, len: len as u64, mode: DONTWAKE, done: 0 };
     count();
