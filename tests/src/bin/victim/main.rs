@@ -10,6 +10,7 @@ mod calls;
 mod coroutines;
 mod frees;
 mod growing;
+mod held;
 mod keyed;
 mod leaks;
 mod lost;
@@ -69,6 +70,8 @@ fn main() {
                 steps::step(rest);
             }
         }
+        "race" if rest == ["held"] => held::held(),
+        "race" if rest == ["filters"] => held::filters(),
         "race" if rest == ["key"] => keyed::keyed(),
         "race" if rest == ["crowd-cost"] => sealed_heap::crowd_cost(),
         "race" if rest == ["key-cost"] => keyed::cost(),
