@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use fencepost_guard::{Purpose, SealTicket};
-use fencepost_sys::{Memory, Range, is_in_this_object};
+use fencepost_sys::{Memory, Output, Range, is_in_this_object};
 use parking_lot::{Mutex, MutexGuard};
 use region::Protection;
 
@@ -148,7 +148,7 @@ fn close_foreign(purpose: Purpose, exact: Range, anchor: usize) -> Result<SealTi
     let whole = start.is_some() && exact.len.is_multiple_of(page_bytes);
     // Beside a static of the program's may lie one of ours.
     if !whole && (purpose == Purpose::Seal || is_in_this_object(exact.start)) {
-        return Err(SealError::NotWholePages { page_bytes });
+        return Err(not_whole(exact, page_bytes));
     }
     let first = exact.start.saturating_sub(exact.start.checked_rem(page_bytes).unwrap_or(0));
     let end = exact.end().checked_next_multiple_of(page_bytes).ok_or(SealError::NotWritable)?;
@@ -161,6 +161,24 @@ fn close_foreign(purpose: Purpose, exact: Range, anchor: usize) -> Result<SealTi
     let ticket = unsafe { GUARD.seal_other(purpose, exact, anchor) }?;
     foreign.push(Foreign { serial: ticket.serial(), pages, more });
     Ok(ticket)
+}
+
+/// The error that says what else lies on the first and the last page of a range.
+fn not_whole(exact: Range, page_bytes: usize) -> SealError {
+    let on_page = |address: usize| address.checked_rem(page_bytes).unwrap_or(0);
+    let after = page_bytes.saturating_sub(on_page(exact.end()));
+    let mut file = String::new();
+    GUARD.platform().each_module(&mut |module| {
+        if (module.start..module.end).contains(&(exact.start as u64)) {
+            file = module.path.as_str().to_owned();
+        }
+    });
+    SealError::NotWholePages {
+        page_bytes,
+        before: on_page(exact.start),
+        after: if after == page_bytes { 0 } else { after },
+        file,
+    }
 }
 
 /// What the mappings of a range allow beyond reading and writing, which all must, or must have before they were closed.

@@ -41,6 +41,12 @@ pub enum SealError {
     NotWholePages {
         /// Bytes in a page.
         page_bytes: usize,
+        /// Bytes of something else on the first page, before the range.
+        before: usize,
+        /// Bytes of something else on the last page, behind the range.
+        after: usize,
+        /// The file that they belong to, where that is known: the program's or a library's.
+        file: String,
     },
     /// Part of the range is not mapped readable and writable.
     NotWritable,
@@ -59,11 +65,12 @@ impl fmt::Display for SealError {
             SealError::Empty => f.write_str("the range is empty: for a Vec, seal `&v[..]`, not `&v`"),
             SealError::NotOneBlock => f.write_str("the range does not lie within one live heap block"),
             SealError::OnStack => f.write_str("the memory is on this thread's stack: move it to the heap first"),
-            SealError::NotWholePages { page_bytes } => {
+            SealError::NotWholePages { page_bytes, before, after, file } => {
+                let of = if file.is_empty() { "" } else { " of " };
                 write!(
                     f,
-                    "memory outside the guarded heap is closed by whole pages of {page_bytes} bytes, and others' data \
-                     may share the first or last of these: align it to a page"
+                    "memory outside the guarded heap is closed by whole pages of {page_bytes} bytes, and {before} bytes \
+                     before it and {after} behind{of}{file} share its first and last: align it to a page"
                 )
             }
             SealError::NotWritable => f.write_str("part of the range is not mapped readable and writable"),
