@@ -77,7 +77,7 @@ struct Turn<'a, P: Platform> {
 
 impl<P: Platform> Drop for Turn<'_, P> {
     fn drop(&mut self) {
-        self.guard.stepping.turn().give_back();
+        self.guard.stepping.turn().give_back(&self.guard.platform);
     }
 }
 

@@ -7,9 +7,8 @@
 //! it moves on, within a bound.
 //!
 //! What such an access sees: the page behind a guard has zeros at first, one of a freed block what the block held
-//! ([`crate::remains`]), and then what was written to it, so that a program which goes on reads back what it wrote, as it would have without a guard. That content is
-//! kept for some pages ([`kept`]); on others what was written is dropped after the instruction. Addresses that may still be
-//! handed out never keep any.
+//! ([`crate::remains`]), and then what was written to it, so that a program which goes on reads back what it wrote. That content
+//! is kept for some pages ([`kept`]), else dropped after the instruction. Addresses that may yet be handed out keep none.
 //!
 //! Invariants: the turn is never waited for by a thread that has it; a step that does not end (the program left it by
 //! a jump from a handler of its own) loses its turn to the next who waits; no step is left open by a fault that is
@@ -188,7 +187,11 @@ impl<P: Platform> Guard<P> {
         let page =
             Range { start: align_down(address, setup.geometry().page()), len: setup.geometry().page() };
         match stepping.turn.take(&self.platform) {
-            Taken::New => self.begin_step(fault),
+            Taken::New => {
+                // Where a thread that had lost its turn went on, before it noticed, its page is left.
+                self.close_all(setup);
+                self.begin_step(fault);
+            }
             Taken::FromAbandoned => {
                 // What its thread had to say is lost with it: this one's name would be wrong.
                 // SAFETY: this thread has the turn.
@@ -223,6 +226,13 @@ impl<P: Platform> Guard<P> {
         if self.open_page(setup, page, closing).is_err() {
             self.end_step(setup);
             return self.open_instead(setup, address, closing);
+        }
+        if !stepping.turn.is_mine(&self.platform) {
+            // It was stopped on the way for so long that another took its turn, who may need the same page.
+            if !stepping.pages_open().any(|(start, _)| start == page.start) {
+                self.close_or_say(setup, page, closing);
+            }
+            return Verdict::Resume;
         }
         stepping.push(page.start, closing);
         Verdict::Step
@@ -331,7 +341,7 @@ impl<P: Platform> Guard<P> {
         self.note_after_step(setup, pending.as_ref());
         self.close_all(setup);
         self.stepping.pc.store(0, Ordering::Relaxed);
-        self.stepping.turn.give_back();
+        self.stepping.turn.give_back(&self.platform);
         match pending {
             // It dies at the instruction itself, which the pages stop again.
             Some(pending) if self.report_result(setup, &pending) => AfterStep::Back,
@@ -352,14 +362,18 @@ impl<P: Platform> Guard<P> {
     fn close_all(&self, setup: &Setup) {
         for (start, closing) in self.stepping.pages_open() {
             let page = Range { start, len: setup.geometry().page() };
-            if self.close_page(setup, page, closing).is_err() {
-                self.stepping.opened.fetch_add(1, Ordering::Relaxed);
-                self.complain(format_args!(
-                    "the page at {start:#x} could not be closed again: it stays open"
-                ));
-            }
+            self.close_or_say(setup, page, closing);
         }
         self.stepping.open.store(0, Ordering::Relaxed);
+    }
+
+    /// Closes a page, or says that it stays open.
+    fn close_or_say(&self, setup: &Setup, page: Range, closing: Closing) {
+        if self.close_page(setup, page, closing).is_err() {
+            let start = page.start;
+            self.stepping.opened.fetch_add(1, Ordering::Relaxed);
+            self.complain(format_args!("the page at {start:#x} could not be closed again: it stays open"));
+        }
     }
 
     fn close_page(&self, setup: &Setup, page: Range, closing: Closing) -> VmResult {

@@ -106,7 +106,7 @@ impl<P: Platform> Guard<P> {
                 all = false;
             }
         }
-        self.stepping.turn().give_back();
+        self.stepping.turn().clear();
         all
     }
 

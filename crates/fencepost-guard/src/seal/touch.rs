@@ -228,7 +228,7 @@ impl<P: Platform> Guard<P> {
         {
             // SAFETY: this thread has the turn.
             unsafe { self.log.push(entry) };
-            self.stepping.turn().give_back();
+            self.stepping.turn().give_back(&self.platform);
         }
         self.report_result(setup, &pending)
     }

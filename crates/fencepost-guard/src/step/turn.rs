@@ -108,8 +108,51 @@ impl Turn {
         }
     }
 
-    /// Gives it back, whoever has it: also on both sides of a fork.
-    pub(crate) fn give_back(&self) {
+    /// Gives it back, unless it was lost to another meanwhile: whose turn it is then goes on.
+    pub(crate) fn give_back<P: Platform>(&self, platform: &P) {
+        let own = Self::own(platform);
+        // A failure is that.
+        let _ = self.holder.compare_exchange(own, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Takes it from whoever has it: on both sides of a fork, of which one has another number than the holder.
+    pub(crate) fn clear(&self) {
         self.holder.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fencepost_sys::sim::Sim;
+
+    use super::*;
+
+    #[test]
+    fn who_has_lost_a_turn_does_not_end_the_next() {
+        let (turn, sim) = (Turn::new(), Sim::new());
+        assert_eq!(turn.take(&sim), Taken::New);
+        assert_eq!(turn.take(&sim), Taken::Held);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let moves = || sim.advance_ms(ABANDONED_MS);
+                std::thread::scope(|inner| {
+                    let waits = inner.spawn(|| turn.take(&sim));
+                    while !waits.is_finished() {
+                        moves();
+                        std::thread::yield_now();
+                    }
+                    waits.join().expect("a thread")
+                })
+            });
+            assert_eq!(other.join().expect("a thread"), Taken::FromAbandoned);
+        });
+        assert!(!turn.is_mine(&sim));
+        let holder = turn.holder.load(Ordering::Relaxed);
+        turn.give_back(&sim);
+        assert_eq!(turn.holder.load(Ordering::Relaxed), holder, "it is not this thread's");
+        turn.clear();
+        assert_eq!(turn.take(&sim), Taken::New);
+        turn.give_back(&sim);
+        assert!(!turn.is_mine(&sim));
     }
 }

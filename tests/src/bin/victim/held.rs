@@ -29,7 +29,7 @@ pub fn held() {
 /// Three seals that overlap, of which other threads drop two while a third thread holds on.
 fn within(bytes: &[u8]) {
     let places = [100, 4500, 9000].map(|index| &raw const bytes[index]);
-    let state = || places.map(|at| caught(at));
+    let state = || places.map(caught);
     let whole = fencepost::seal(bytes).expect("sealed");
     let first = fencepost::seal(&bytes[..5000]).expect("sealed");
     let middle = fencepost::seal(&bytes[4000..6000]).expect("sealed");
