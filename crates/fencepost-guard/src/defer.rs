@@ -191,7 +191,8 @@ impl<P: Platform> Guard<P> {
         }
     }
 
-    /// Whether a block that holds so much may be guarded. Blocks that wait are closed before the answer is no.
+    /// Whether a block that holds so much may be guarded. Blocks that wait are closed before the answer is no, and pages
+    /// that are kept for later are dropped.
     pub(crate) fn allow(&self, setup: &Setup, state: &ThreadState, held: u64) -> Result<(), Unguarded> {
         let ask = || self.limits.allow(&setup.bounds, self.table_bytes(), held, || state.next_random());
         match ask() {
@@ -199,6 +200,7 @@ impl<P: Platform> Guard<P> {
                 self.close_waiting(setup, state, Poison::Compared, &Frames::Here(0));
                 ask()
             }
+            Err(Unguarded::Memory) if self.clear_stocks(setup, state) => ask(),
             answer => answer,
         }
     }

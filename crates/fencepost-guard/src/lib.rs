@@ -75,6 +75,7 @@ mod span;
 mod start;
 mod steady;
 mod step;
+mod stock;
 mod threads;
 mod tight;
 mod write;

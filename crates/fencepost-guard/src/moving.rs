@@ -8,9 +8,9 @@
 //!
 //! A guard page is one that nobody ever puts there: it costs nothing. A thread's current span of a kind has `used` slots
 //! handed out and `ready` ones that have their pages; what lies between is the *ring* of ready pages. A free moves its
-//! page to slot `ready`; an allocation takes slot `used`, and where the ring is empty has a page put there as a copy of
-//! the redzone pattern. So in a steady program malloc makes no system call and free makes one, which closes the old
-//! address and opens the next.
+//! page to slot `ready`, or where the ring has enough to a span of the thread's stock ([`crate::stock`]); an allocation
+//! takes slot `used`, and where ring and stock are empty has a page put there as a copy of the redzone pattern. So in a
+//! steady program malloc makes no system call and free makes one, which closes the old address and opens the next.
 //!
 //! Invariants:
 //! - only a thread itself changes `used` and `ready` of its spans, and not from a signal handler that interrupted it there;
@@ -30,9 +30,9 @@ use crate::slot::Slot;
 use crate::span::{Span, Zone};
 use crate::threads::ThreadState;
 
-/// Pages that a thread keeps ready of a kind. Slots opened ahead do not trap, so these are few; enough for a program that
-/// frees and allocates by turns.
-const RING_PAGES: usize = 32;
+/// Pages of a kind that a thread keeps ready in its current span: few, so that those handed out next are still in the
+/// processor's caches; enough for a program that frees and allocates by turns.
+pub(crate) const RING_PAGES: usize = 32;
 /// How often a page is put in place anew after something was in its way.
 const TRIES: u32 = 4;
 
@@ -46,6 +46,8 @@ pub(crate) struct Moving {
     said: AtomicU32,
     /// The process that has taken the right.
     process: AtomicU32,
+    /// Bytes of full spans that threads have in stock.
+    stocked: AtomicU64,
     /// Pages that were not put in place or not moved, by reason.
     refused: [AtomicU64; REFUSALS],
 }
@@ -57,6 +59,7 @@ impl Moving {
             broken: AtomicU32::new(0),
             said: AtomicU32::new(0),
             process: AtomicU32::new(0),
+            stocked: AtomicU64::new(0),
             refused: [const { AtomicU64::new(0) }; REFUSALS],
         }
     }
@@ -92,6 +95,16 @@ impl Moving {
             self.offer.store(MissingOffer::Copies as u32, Ordering::Relaxed);
         }
         self.broken.store(1, Ordering::Relaxed);
+    }
+
+    /// Bytes of full spans that threads have in stock.
+    pub(crate) fn stocked_bytes(&self) -> u64 {
+        self.stocked.load(Ordering::Relaxed)
+    }
+
+    /// Adds to them (wrapping).
+    pub(crate) fn add_stocked(&self, bytes: u64) {
+        self.stocked.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn count(&self, why: MissingError) {
@@ -137,11 +150,19 @@ impl<P: Platform> Guard<P> {
     /// Makes what is left of a range missing.
     fn drop_rest(&self, data: Range, done: usize) {
         let rest = Range { start: data.start.wrapping_add(done), len: data.len.wrapping_sub(done) };
+        // What cannot be dropped stays open: an access to it goes unseen, and the summary counts it.
+        let dropped = self.make_missing(rest);
+        let _ = dropped;
+    }
+
+    /// Makes a range missing that holds no block (any more); false, and counted, where that was refused.
+    pub(crate) fn make_missing(&self, range: Range) -> bool {
         // SAFETY: the callers own the range, which holds no block (any more).
-        if rest.len != 0 && unsafe { self.platform.drop_pages(rest) }.is_err() {
-            // It stays open: an access to it goes unseen, and the summary counts it.
+        let dropped = range.len == 0 || unsafe { self.platform.drop_pages(range) }.is_ok();
+        if !dropped {
             self.heap.fallbacks.fetch_add(1, Ordering::Relaxed);
         }
+        dropped
     }
 
     /// Closes the pages of a small block that is being freed, by moving them to this thread's next slot where that is
@@ -155,7 +176,12 @@ impl<P: Platform> Guard<P> {
         stale: Range,
     ) {
         let target = state.filter(|_| self.moving.moves()).and_then(|state| self.target(setup, state, pages));
-        let Some((index, span)) = target else { return self.drop_rest(data, 0) };
+        let Some((index, span)) = target else {
+            if let Some(stock) = state.and_then(|state| state.stocks.get(pages)) {
+                stock.lose(1);
+            }
+            return self.drop_rest(data, 0);
+        };
         let number = span.ready.load(Ordering::Relaxed) as usize;
         let to = self.data_of_small(setup, index, pages, number);
         match self.heap.small_slot(index, number) {
@@ -197,7 +223,7 @@ impl<P: Platform> Guard<P> {
         self.drop_rest(data, partly.done);
     }
 
-    /// This thread's span of a kind, if its ring has room; a new one if the thread has used up the last.
+    /// This thread's span of a kind, if its ring has room, else one of its stock.
     pub(crate) fn target(
         &self,
         setup: &Setup,
@@ -209,13 +235,16 @@ impl<P: Platform> Guard<P> {
             Some(index) => index,
             // A thread that only frees what others allocate keeps no pages.
             None if state.batches.get(pages)?.load(Ordering::Relaxed) == 0 => return None,
-            None => self.next_span(setup, state, pages).ok()?,
+            None => return self.stock_target(setup, state, pages),
         };
         let span = self.heap.span(index)?;
         let ready = span.ready.load(Ordering::Relaxed);
         let kept = (ready.wrapping_sub(span.used.load(Ordering::Relaxed)) as usize).saturating_mul(pages);
+        if span.zone() != Zone::Missing {
+            return None;
+        }
         let room = (ready as usize) < setup.geometry().slots_per_span(pages) && kept < RING_PAGES;
-        (room && span.zone() == Zone::Missing).then_some((index, span))
+        if room { Some((index, span)) } else { self.stock_target(setup, state, pages) }
     }
 
     /// Takes the right to work on missing pages again, and registers everything anew; false where that failed.

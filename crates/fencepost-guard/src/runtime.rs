@@ -288,7 +288,7 @@ impl<P: Platform> Guard<P> {
         self.close_waiting(setup, state, Poison::Compared, &Frames::Here(0));
         self.leave();
         self.platform.set_thread_word(BUSY);
-        self.hand_over(state);
+        self.hand_over(setup, state);
         let alternate = state.alternate_stack();
         state.set_alternate_stack(Range::default());
         if alternate.len != 0 {
@@ -301,14 +301,10 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Gives a thread's counts and spans to the common stock.
-    fn hand_over(&self, state: &ThreadState) {
+    fn hand_over(&self, setup: &Setup, state: &ThreadState) {
         self.limits.add_held(state.held_delta.swap(0, Ordering::Relaxed));
         self.add_live(state);
-        for (pages, word) in state.spans.iter().enumerate() {
-            if let Some(index) = (word.swap(0, Ordering::Relaxed) as usize).checked_sub(1) {
-                self.heap.orphan(&self.platform, index, pages);
-            }
-        }
+        self.hand_spans_over(setup, state);
     }
 
     /// Counts a block that the inner allocator serves.

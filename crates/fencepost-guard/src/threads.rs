@@ -15,6 +15,7 @@ use crate::geometry::SMALL_PAGES;
 use crate::lock::Lock;
 use crate::region::Region;
 use crate::seal::Opened;
+use crate::stock::Stock;
 
 /// The thread word of a thread whose state is being made or given back. What the C library allocates meanwhile, to answer
 /// the runtime, is not the program's and is not counted.
@@ -113,6 +114,8 @@ pub(crate) struct ThreadState {
     pub(crate) spans: [AtomicU32; SMALL_PAGES + 1],
     /// How many slots the last batch of each kind opened.
     pub(crate) batches: [AtomicU32; SMALL_PAGES + 1],
+    /// What it keeps of each kind past its current span.
+    pub(crate) stocks: [Stock; SMALL_PAGES + 1],
     /// Under `mode=sample`, allocations until the next one that is guarded, where each has to be looked at.
     pub(crate) countdown: AtomicU32,
     /// Allocations until the handlers are looked at again.
@@ -277,6 +280,7 @@ impl ThreadTable {
         for batch in &state.batches {
             batch.store(0, Ordering::Relaxed);
         }
+        state.stocks.iter().for_each(Stock::clear);
         for word in [
             &state.expected,
             &state.countdown,

@@ -40,6 +40,8 @@ mod resizes;
 mod seals;
 #[path = "simulated/steps.rs"]
 mod steps;
+#[path = "simulated/stock.rs"]
+mod stock;
 #[path = "simulated/threads.rs"]
 mod threads;
 #[path = "simulated/verdicts.rs"]

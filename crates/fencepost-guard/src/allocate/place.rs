@@ -11,7 +11,7 @@ use crate::geometry::{SMALL_PAGES, Side};
 use crate::limits::{MAPPINGS_BY_PROTECTION, MAPPINGS_BY_RUN};
 use crate::runtime::{Guard, Setup};
 use crate::slot::Slot;
-use crate::span::Zone;
+use crate::span::{Span, Zone};
 use crate::threads::ThreadState;
 
 /// Slots up to this size, in bytes, get their memory when they are opened, the rest at first use.
@@ -83,7 +83,16 @@ impl<P: Platform> Guard<P> {
         pages: usize,
     ) -> Result<(usize, usize, Zone), Unguarded> {
         let word = state.spans.get(pages).ok_or(Unguarded::Disabled)?;
-        let index = match (word.load(Ordering::Relaxed) as usize).checked_sub(1) {
+        let current = (word.load(Ordering::Relaxed) as usize).checked_sub(1);
+        let has_ready = |index: &usize| {
+            let ready = |span: &Span| span.used.load(Ordering::Relaxed) != span.ready.load(Ordering::Relaxed);
+            self.heap.span(*index).is_some_and(ready)
+        };
+        let stocked = match current.filter(has_ready) {
+            Some(_) => None,
+            None => self.restock(setup, state, pages, current),
+        };
+        let index = match stocked.or(current) {
             Some(index) => index,
             None => self.next_span(setup, state, pages)?,
         };
@@ -142,6 +151,9 @@ impl<P: Platform> Guard<P> {
         let engine = setup.heap.engine_in(span.zone());
         if engine == Engine::Move {
             self.put_slot(setup, self.data_of_small(setup, index, pages, used))?;
+            if let Some(stock) = state.stocks.get(pages) {
+                stock.bring();
+            }
             batch.store(1, Ordering::Relaxed);
             span.ready.store(u32::try_from(used.wrapping_add(1)).unwrap_or(0), Ordering::Relaxed);
             return Ok(());

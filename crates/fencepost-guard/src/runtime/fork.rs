@@ -73,7 +73,7 @@ impl<P: Platform> Guard<P> {
         let others = self.threads.bury_others(own, |state| {
             self.close_waiting(setup, state, Poison::Ignored, &Frames::Here(0));
             Pass::settle_all(state, &self.contexts);
-            self.hand_over(state);
+            self.hand_over(setup, state);
         });
         if let Some(state) = ThreadState::of_word(own) {
             self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
