@@ -313,6 +313,7 @@ fn a_page_that_the_program_dropped_comes_back_as_zeros() {
 fn threads_take_their_slots_from_memory_apart() {
     let world = World::new("engine=move");
     let mine = world.block(SIZE, 4);
+    let before = world.sim().mappings();
     let theirs = std::thread::spawn(move || {
         world.enter();
         let block = world.block(SIZE, 4);
@@ -324,7 +325,9 @@ fn threads_take_their_slots_from_memory_apart() {
     let gap = (theirs & !(crate::world::SPAN - 1)) - 1;
     assert_eq!(world.sim().page_state(gap), PageState::Reserved, "a closed span keeps the mappings apart");
     assert!(theirs.abs_diff(mine) > 8 * crate::world::SPAN, "{mine:#x} {theirs:#x}");
-    assert!(world.sim().mappings() < 20, "{}", world.sim().mappings());
+    // How many there were before depends on other tests: reservations that happen to be neighbours are one mapping.
+    let more = world.sim().mappings() - before;
+    assert!(more < 6, "{more} more than {before}");
     world.free(mine, SIZE, 4);
     world.sim().assert_no_violations();
 }
