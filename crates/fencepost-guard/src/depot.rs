@@ -76,6 +76,7 @@ impl Depot {
     }
 
     /// Bytes that the kept stacks take.
+    #[inline]
     pub(crate) fn held_bytes(&self) -> u64 {
         self.used.load(Ordering::Relaxed) as u64
     }

@@ -60,8 +60,12 @@ pub(crate) struct Geometry {
     page: usize,
     /// The page is 1 shifted left by this.
     shift: u32,
+    /// The most data pages of a small slot.
+    small_pages_max: usize,
     /// Slots in a span, by their data pages.
     slots: [u16; SMALL_PAGES + 1],
+    /// What to multiply a number of pages by to divide it by a slot's, guard page included: see [`divide`].
+    inverses: [u32; SMALL_PAGES + 1],
 }
 
 impl Geometry {
@@ -76,7 +80,18 @@ impl Geometry {
             pages = pages.wrapping_add(1);
             rest = more;
         }
-        Geometry { page, shift, slots }
+        let mut inverses = [0; SMALL_PAGES + 1];
+        let mut rest: &mut [u32] = &mut inverses;
+        let mut stride = 1u32;
+        while let Some((place, more)) = rest.split_first_mut() {
+            *place = inverse(stride);
+            stride = stride.wrapping_add(1);
+            rest = more;
+        }
+        let half = pages_per_span(page) / 2;
+        let small_pages_max =
+            if half.saturating_sub(1) < SMALL_PAGES { half.saturating_sub(1) } else { SMALL_PAGES };
+        Geometry { page, shift, small_pages_max, slots, inverses }
     }
 
     /// Bytes in a page.
@@ -88,8 +103,7 @@ impl Geometry {
     /// The most data pages a small slot has with this page size.
     #[inline]
     pub(crate) const fn small_pages_max(&self) -> usize {
-        let half = pages_per_span(self.page) / 2;
-        if half.saturating_sub(1) < SMALL_PAGES { half.saturating_sub(1) } else { SMALL_PAGES }
+        self.small_pages_max
     }
 
     /// The most bytes of a block in a small slot.
@@ -127,13 +141,12 @@ impl Geometry {
         if offset < self.page {
             return Place::GuardBefore(0);
         }
-        // Counted in pages, which fit 32 bits: that division is the cheaper one.
         let past = (offset.wrapping_sub(self.page) >> self.shift) as u32;
-        let stride = (pages as u32).wrapping_add(1);
-        let (slot, within) = match (past.checked_div(stride), past.checked_rem(stride)) {
-            (Some(slot), Some(within)) => (slot as usize, within),
+        let (slot, within) = match self.inverses.split_at_checked(pages) {
+            Some((_, [inverse, ..])) => divide(past, (pages as u32).wrapping_add(1), *inverse),
             _ => return Place::Beyond,
         };
+        let slot = slot as usize;
         if slot >= self.slots_per_span(pages) {
             Place::Beyond
         } else if within < pages as u32 {
@@ -211,6 +224,30 @@ impl Geometry {
         }
     }
 }
+
+/// The smallest page there is.
+const PAGE_MIN: usize = 4096;
+/// Bits after the point of an [`inverse`].
+const POINT: u32 = 16;
+
+/// One over a number, rounded up.
+const fn inverse(number: u32) -> u32 {
+    match (1u32 << POINT).checked_div(number) {
+        Some(part) => part.wrapping_add(1),
+        None => 0,
+    }
+}
+
+/// Quotient and remainder of a number of pages in a span and a slot's: a multiplication is a third of a division. Exact as
+/// long as the product of both is below two to the power of [`POINT`], by which the inverse is too large at most.
+#[inline]
+const fn divide(number: u32, by: u32, inverse: u32) -> (u32, u32) {
+    let quotient = number.wrapping_mul(inverse) >> POINT;
+    (quotient, number.wrapping_sub(quotient.wrapping_mul(by)))
+}
+
+const _: () =
+    assert!((SPAN_BYTES / PAGE_MIN) * (SMALL_PAGES + 1) < 1 << POINT, "exact for every page of a span");
 
 const fn pages_per_span(page: usize) -> usize {
     match SPAN_BYTES.checked_div(page) {

@@ -5,9 +5,11 @@
 //! are used again by later threads, so that many short threads cost no more memory than the most that ran at once. Names
 //! outlive their threads in a ring of their own, for the reports.
 
+mod counters;
+
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use fencepost_record::{Text, ThreadInfo, UNGUARDED_REASONS, Unguarded};
+use fencepost_record::{Text, ThreadInfo};
 use fencepost_sys::{Memory, Range, Threads, VmResult};
 
 use crate::front::FRONT_BYTES;
@@ -16,6 +18,8 @@ use crate::lock::Lock;
 use crate::region::Region;
 use crate::seal::Opened;
 use crate::stock::Stock;
+
+pub(crate) use counters::Counters;
 
 /// The thread word of a thread whose state is being made or given back. What the C library allocates meanwhile, to answer
 /// the runtime, is not the program's and is not counted.
@@ -30,52 +34,6 @@ const FRONTS_MAX: usize = 1 << 12;
 const NAMES: usize = 1 << 14;
 /// Bytes of a name as the operating system keeps it.
 const NAME_WORDS: usize = 2;
-
-/// Counters of one thread. Only their thread writes them; anyone may read.
-#[repr(C)]
-pub(crate) struct Counters {
-    pub(crate) guarded: AtomicU64,
-    pub(crate) freed: AtomicU64,
-    pub(crate) unguarded: [AtomicU64; UNGUARDED_REASONS],
-}
-
-impl Counters {
-    pub(crate) const fn new() -> Self {
-        Counters {
-            guarded: AtomicU64::new(0),
-            freed: AtomicU64::new(0),
-            unguarded: [const { AtomicU64::new(0) }; UNGUARDED_REASONS],
-        }
-    }
-
-    /// Adds to a counter that only this thread writes: no locked instruction.
-    #[inline]
-    pub(crate) fn bump(counter: &AtomicU64, by: u64) {
-        counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
-    }
-
-    /// Blocks guarded.
-    pub(crate) fn guarded(&self) -> u64 {
-        self.guarded.load(Ordering::Relaxed)
-    }
-
-    /// Guarded blocks freed.
-    pub(crate) fn freed(&self) -> u64 {
-        self.freed.load(Ordering::Relaxed)
-    }
-
-    /// Blocks that were not guarded, for one reason.
-    pub(crate) fn unguarded_by(&self, why: Unguarded) -> u64 {
-        self.unguarded.get(why as usize).map_or(0, |counter| counter.load(Ordering::Relaxed))
-    }
-
-    /// Counts a block that was not guarded.
-    pub(crate) fn not_guarded(&self, why: Unguarded) {
-        if let Some(counter) = self.unguarded.get(why as usize) {
-            Self::bump(counter, 1);
-        }
-    }
-}
 
 /// What a thread keeps for itself. All fields are atomic because others read them in reports and after a fork.
 #[repr(C, align(128))]

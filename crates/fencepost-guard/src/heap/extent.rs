@@ -36,6 +36,7 @@ impl Heap {
     }
 
     /// First address of the first span.
+    #[inline]
     pub(super) fn base(&self) -> usize {
         self.first.load(Ordering::Relaxed)
     }

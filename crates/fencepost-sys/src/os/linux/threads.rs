@@ -88,6 +88,7 @@ impl Threads for Host {
         pthread_stack()
     }
 
+    #[inline]
     fn now_ms(&self) -> u64 {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: clock_gettime writes one timespec. The clock exists since Linux 2.6.32.
