@@ -62,6 +62,7 @@ def kernel(plain, millis):
     """What the kernel asks for the calls that guarding is made of, as rows of the tables of pairs."""
     figures = [("syscall", "bare system call"), ("move", "bare UFFDIO_MOVE and touch"),
                ("move-two", "bare UFFDIO_MOVE, two threads"), ("move-random", "bare UFFDIO_MOVE, random page"),
+               ("move-16", "bare UFFDIO_MOVE of 16 pages"), ("move-mix", "bare UFFDIO_MOVE, a mix"),
                ("fault-guard", "bare fault and guard marker"), ("mmap", "mmap and mprotect a block"),
                ("chain", "bare walk of 20 frame pointers")]
     return [Row(name, plain, arguments=["--child", "kernel", what, millis], everywhere=False) for what, name in figures]

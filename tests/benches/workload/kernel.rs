@@ -19,9 +19,11 @@ pub fn run(what: &str, enough: Duration) -> Result<Spent, String> {
             (0..256).for_each(|_| _ = unsafe { libc::syscall(libc::SYS_getppid) });
             Ok(())
         }),
-        "move" => super::moves::run(1, enough),
+        "move" => super::moves::run(1, 1, enough),
+        "move-16" => super::moves::run(1, 16, enough),
+        "move-mix" => super::moves::mix(50_000, enough),
         "move-two" => two_move(enough),
-        "move-random" => super::moves::run(1000, enough),
+        "move-random" => super::moves::run(1000, 1, enough),
         "fault" => over_pages(enough, Touched::Within),
         "guard" => over_pages(enough, Touched::Before),
         "fault-guard" => fault_and_guard(enough),
@@ -39,7 +41,7 @@ pub fn run(what: &str, enough: Duration) -> Result<Spent, String> {
 fn two_move(enough: Duration) -> Result<Spent, String> {
     let [one, two] = std::thread::scope(|scope| {
         [(); 2]
-            .map(|()| scope.spawn(|| super::moves::run(1, enough)))
+            .map(|()| scope.spawn(|| super::moves::run(1, 1, enough)))
             .map(|thread| thread.join().expect("no panic"))
     });
     let (one, two) = (one?, two?);
