@@ -72,6 +72,14 @@ fn last_error() {
     .expect("no panic");
 }
 
+/// More live blocks than Wine's host maps, each with its two ends, and then large ones.
+fn crowd_of_blocks() {
+    let blocks: Vec<Box<u64>> = (0..40_000).map(|number| black_box(Box::new(number))).collect();
+    let large = black_box(vec![7u8; 8 << 20]);
+    let sum: u64 = blocks.iter().map(|block| **block).sum();
+    println!("sum {sum}, last {}", large[large.len() - 1]);
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -84,6 +92,7 @@ fn main() {
         ["divide"] => handlers::divide(),
         ["panic-in-handler"] => handlers::panics(),
         ["watch", what] => watches::watch(what),
+        ["blocks"] => crowd_of_blocks(),
         ["overrun"] => {
             armed();
             victim_overruns();

@@ -253,3 +253,9 @@ fn memory_is_watched_by_debug_registers() {
     wrong.extend(print("churn", "").wrong(0, "armed\nchurned true\nsurvived\n", &OVERRUN));
     fail_on(wrong);
 }
+
+/// The host beneath Wine counts mappings; past them a program could not even have memory of its own.
+#[test]
+fn a_program_has_more_blocks_than_can_be_guarded() {
+    fail_on(run("blocks", "").wrong(0, "sum 799980000, last 7\nsurvived\n", &[]));
+}

@@ -33,6 +33,9 @@ const NO: u8 = 1;
 const YES: u8 = 2;
 /// The longest reservation that Wine is asked for: 16 MiB of such bytes.
 const WINE_RESERVES: usize = 64 << 30;
+/// The most mappings of a process on Linux, unless it was told otherwise, and about how many a program under Wine begins with.
+const WINE_MAPPINGS: usize = 65_530;
+const WINE_MAPPINGS_BEFORE: usize = 1024;
 /// How often an aligned place is looked for before somebody else's being faster counts as there being none.
 const TRIES: u32 = 8;
 
@@ -182,7 +185,10 @@ impl Memory for Host {
     }
 
     fn offers(&self) -> Offers {
-        Offers { commits_pages: true, ..Offers::default() }
+        // Wine maps what is committed, and its host counts the mappings: past them nothing at all can be had, also by the
+        // program.
+        let mappings_max = is_wine().then_some(WINE_MAPPINGS);
+        Offers { commits_pages: true, mappings_max, mappings_now: WINE_MAPPINGS_BEFORE, ..Offers::default() }
     }
 
     fn reserve(&self, len: usize, align: usize) -> VmResult<usize> {
