@@ -95,6 +95,12 @@ pub fn running() -> Vec<Arg> {
             .help_heading(runs),
         switch("no_preload", "no-preload", "never preload the library: guard only what has a GuardedAlloc")
             .help_heading(runs),
+        switch(
+            "no_children",
+            "no-children",
+            "preload nothing into the programs that the program starts or becomes",
+        )
+        .help_heading(runs),
         file("sarif", "sarif", "write SARIF 2.1.0 for code scanning").help_heading(outputs),
         file("junit", "junit", "write JUnit XML").help_heading(outputs),
         file("html", "html", "write one page of HTML").help_heading(outputs),

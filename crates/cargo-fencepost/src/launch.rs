@@ -51,6 +51,10 @@ pub fn launch(
     // Also where the program guards itself, which then takes over from it: the programs that it starts may not.
     if let Some(library) = &plan.preload {
         command.env("LD_PRELOAD", with_library(library));
+        if plan.alone {
+            // The library, which comes first there, takes itself out of the program's environment.
+            command.env("FENCEPOST_CHILDREN", "off");
+        }
     }
     if plan.quiet {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -28,6 +28,8 @@ pub struct Plan {
     pub options: String,
     /// The library to preload, if there is one and it may be used.
     pub preload: Option<PathBuf>,
+    /// Whether the programs alone are to be guarded, and not what they start.
+    pub alone: bool,
     /// Whether the programs are tests.
     pub tests: bool,
     /// Where text goes; stderr if nowhere else.
@@ -79,6 +81,7 @@ impl Plan {
         Plan {
             options: settings.options.clone(),
             preload,
+            alone: !settings.children,
             log: settings.log.clone(),
             color,
             suppressions: settings.suppressions.iter().map(Rule::of).collect(),

@@ -27,6 +27,8 @@ pub struct Settings {
     pub fail_sweep_max: Option<u64>,
     pub min_coverage: Option<f64>,
     pub preload: bool,
+    /// Whether the library is preloaded into what the program starts as well.
+    pub children: bool,
     pub github: bool,
     pub outputs: Vec<(Format, PathBuf)>,
     pub suppressions: Vec<Suppression>,
@@ -56,6 +58,7 @@ impl Settings {
         fail_sweep_max: None,
         min_coverage: None,
         preload: true,
+        children: true,
         github: false,
         outputs: Vec::new(),
         suppressions: Vec::new(),
@@ -113,6 +116,7 @@ impl Settings {
         self.fail_sweep |= matches.get_flag("fail_sweep");
         self.github |= matches.get_flag("github");
         self.preload &= !matches.get_flag("no_preload");
+        self.children &= !matches.get_flag("no_children");
         self.fail_sweep_max = matches.get_one("fail_sweep_max").copied().or(self.fail_sweep_max);
         self.min_coverage = matches.get_one("min_coverage").copied().or(self.min_coverage);
         for (name, format) in OUTPUTS {
@@ -147,6 +151,7 @@ impl Settings {
                 "fail_sweep" => self.fail_sweep = truth()?,
                 "github" => self.github = truth()?,
                 "preload" => self.preload = truth()?,
+                "children" => self.children = truth()?,
                 "fail_sweep_max" => {
                     let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
                     let number = number.filter(|number| *number > 0);

@@ -66,6 +66,21 @@ fn children_are_guarded_too() {
     fencepost("exec -- sh -c").then([line.as_str()]).run().ends_with(100).says("use-after-free: write of");
 }
 
+/// One of the process's own, which a child would inherit, stays where it is.
+#[test]
+fn children_are_left_alone_where_that_is_asked_for() {
+    let Some(program) = c_program(&std::env::temp_dir().join(made("alone")), OVERRUN, &[]) else { return };
+    let line = format!("echo \"[$LD_PRELOAD]\"; {program} x; echo $?");
+    let ran = fencepost("exec --no-children -- sh -c").then([line.as_str()]).run().ends_with(0);
+    assert_eq!(ran.stdout, "[]\n5\n", "the error goes unseen");
+    ran.says("1 program by preload").says_nothing_of("ERROR");
+    let run = fencepost("exec --no-children -- sh -c").then([line.as_str()]);
+    let ran = run.environment("LD_PRELOAD", "libm.so.6").run().ends_with(0);
+    assert_eq!(ran.stdout, "[libm.so.6]\n5\n");
+    fencepost("exec --no-children --").then([&program, "x"]).run().ends_with(100);
+    fencepost("exec -- sh -c").then([line.as_str()]).run().ends_with(100);
+}
+
 #[test]
 fn what_cannot_be_guarded_is_said_with_what_to_do() {
     let folder = std::env::temp_dir().join(made("static"));

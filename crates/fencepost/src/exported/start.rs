@@ -2,6 +2,8 @@
 
 use core::ffi::CStr;
 
+use fencepost_sys::Platform;
+
 use super::MALLOC;
 
 /// The functions of which one that is not ours means that C++'s blocks come from more than one place.
@@ -17,6 +19,9 @@ const LIBRARIES: [&str; 3] = ["libstdc++.so", "libc++.so", "libc++abi.so"];
 /// heaps, so we stand back.
 pub extern "C" fn on_load() {
     crate::runtime::GUARD.apart_from_account(load);
+    if crate::runtime::GUARD.platform().environment(c"FENCEPOST_CHILDREN") == Some(b"off") {
+        fencepost_sys::program::drop_first_of(c"LD_PRELOAD");
+    }
 }
 
 fn load() {

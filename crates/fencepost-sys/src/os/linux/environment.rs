@@ -42,6 +42,24 @@ pub(super) fn environment(name: &CStr) -> Option<&'static [u8]> {
     Some(unsafe { CStr::from_ptr(value) }.to_bytes())
 }
 
+/// Takes the first entry out of a list with colons between its entries, in place: nothing is allocated. Before there are
+/// threads.
+pub(super) fn drop_first_of(name: &CStr) {
+    // SAFETY: as above.
+    let list = unsafe { libc::getenv(name.as_ptr()) };
+    if list.is_null() {
+        return;
+    }
+    // SAFETY: getenv gives a zero-ended string.
+    let bytes = unsafe { CStr::from_ptr(list) }.to_bytes();
+    let first =
+        bytes.iter().position(|byte| *byte == b':').map_or(bytes.len(), |colon| colon.saturating_add(1));
+    let rest = bytes.len().saturating_sub(first).saturating_add(1);
+    // SAFETY: the rest, its zero with it, lies in the same string, which is the process's own to write; nobody else
+    // reads it yet.
+    unsafe { core::ptr::copy(list.add(first), list, rest) };
+}
+
 /// The value at the start of the process. Longer values than there is room for are cut.
 fn from_kernel(name: &[u8]) -> Option<&'static [u8]> {
     let file = File::open(c"/proc/self/environ").ok()?;

@@ -146,3 +146,9 @@ pub fn set_limit(resource: i32, limit: ResourceLimit) -> bool {
     // SAFETY: prlimit64 on this process reads one such structure.
     unsafe { syscall!(libc::SYS_prlimit64, 0, resource, &raw const limit, 0) }.is_ok()
 }
+
+/// Takes the first entry out of the list that an environment variable holds, with colons between its entries. Before there
+/// are threads.
+pub fn drop_first_of(name: &core::ffi::CStr) {
+    super::environment::drop_first_of(name);
+}
