@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
 pub const CLEAN: &str = env!("CARGO_BIN_EXE_clean");
+pub const EXPORTING: &str = env!("CARGO_BIN_EXE_exporting");
 pub const HANDLERS: &str = env!("CARGO_BIN_EXE_handlers");
 pub const HEALTHY: &str = env!("CARGO_BIN_EXE_healthy");
 

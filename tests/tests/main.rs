@@ -6,6 +6,7 @@
 mod bounds;
 mod calls;
 mod expected;
+mod exported;
 mod fallbacks;
 mod frees;
 mod growing;
