@@ -161,8 +161,8 @@ unsafe extern "C" {
         size: usize,
         by: extern "C" fn(*const c_void, *const c_void) -> c_int,
     );
-    fn dlopen(path: *const i8, flags: c_int) -> *mut c_void;
-    fn dlsym(library: *mut c_void, name: *const i8) -> *mut c_void;
+    fn dlopen(path: *const core::ffi::c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const core::ffi::c_char) -> *mut c_void;
     fn dlclose(library: *mut c_void) -> c_int;
     fn signal(number: c_int, handler: usize) -> usize;
     fn raise(number: c_int) -> c_int;
@@ -250,7 +250,8 @@ fn library(folder: &std::path::Path, room: usize) {
     );
     let file = folder.join("plugin.c");
     std::fs::write(&file, source).expect("a temporary file");
-    let built = Command::new("cc")
+    let cc = std::env::var("FENCEPOST_TEST_CC").unwrap_or_else(|_| "cc".into());
+    let built = Command::new(cc)
         .args(["-shared", "-fPIC", "-O1", "-fomit-frame-pointer", "-fno-stack-protector", "-o"])
         .arg(folder.join("plugin.so"))
         .arg(&file)
