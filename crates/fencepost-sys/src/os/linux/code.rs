@@ -46,6 +46,10 @@ impl Loader for Host {
             find_lasting();
             STATE.store(KNOWN, Ordering::Release);
         }
+        // Another thread works it out just now. Whoever asks keeps the answer, so for this moment there is none.
+        if STATE.load(Ordering::Acquire) != KNOWN {
+            return false;
+        }
         let mut found = false;
         each(&mut |module| {
             if !module.holds(address) {
@@ -139,7 +143,7 @@ impl Loaded<'_> {
         let index = self.range(index);
         let segment = self.segment_of(index.start)?;
         let segment = Range { len: segment.p_filesz as usize, ..self.range(segment) };
-        let lasting = STATE.load(Ordering::Acquire) == KNOWN && self.is_lasting();
+        let lasting = self.is_lasting();
         (index.end() <= segment.end()).then_some(Code {
             index,
             segment,
