@@ -11,15 +11,19 @@
 //!   blocks have not taken more than three quarters of all that may be spent: a program of endless new contexts leaves the
 //!   rest for the old ones.
 //! - Every block, while the pressure is low: very short programs are guarded whole.
-//! - Else a context's blocks at growing distances: after its u-th block about `u * spread` more pass, give or take all
+//! - Else a context's blocks at growing distances: after its u-th block about `u * spread` more pass, give or take half
 //!   of it by chance. So each context is guarded about equally often in every doubling of its uses, whether it is hot or
-//!   rare, early and late. `spread` grows with the pressure, from a 256th to 1, which is how the share is held: a
+//!   rare, early and late. `spread` grows with the pressure, from a 256th to a half, which is how the share is held: a
 //!   program that goes on earns, the pressure falls, the distances shrink, and late errors have the same chance as early ones.
+//!   Not to more than a half: a context that passes for longer than it was there before misses a whole doubling. Where
+//!   that is too much for the time there is, some that are due are put off, for a quarter of their uses so far.
 //!
 //! # Looking costs too
-//! A context is looked up in 8 ns where that is done often, in 60 and more where it is rare and finds the caches cold; a
+//! A context is looked up in 12 ns where that is done often, in 60 and more where it is rare and finds the caches cold; a
 //! visit to the table counts as some further looks. A thread that allocates so often that this alone would take more than
 //! a quarter of the share looks at one block in `stride` only; the others pass by its allowance, as under `mode=sample`.
+//! It looks at [`BURST`] blocks one after the other and then at none for `stride` times as many, on average: the first
+//! look of these warms the caches for the others.
 //!
 //! Everything is Relaxed: the numbers steer, nothing else is reached through them.
 
@@ -47,13 +51,15 @@ const FULL: u64 = 1024;
 const FREE: u64 = 192;
 /// Pressure that doubles the spread.
 const DOUBLING: u64 = 64;
-/// One charge is taken to be at most this, in nanoseconds: what takes longer was another process's time.
-const CHARGE_MAX: u64 = 200_000;
+/// One charge is taken to be at most this, in nanoseconds: what takes longer was mostly another process's time.
+const CHARGE_MAX: u64 = 50_000;
 /// What is charged beyond the time measured, as a part of it: the caches that the program finds cold afterwards.
-const AFTERMATH: u64 = 3;
+const AFTERMATH: u64 = 2;
 /// What looking a context up takes, in nanoseconds, when every block is looked at (see [`look_ns`]), and the part of the share that it may take.
-const LOOK_NS: u64 = 8;
+const LOOK_NS: u64 = 12;
 const LOOK_PART: u64 = 4;
+/// Blocks that are looked at one after the other.
+const BURST: u32 = 16;
 /// Looks that one visit to the table takes as long as.
 const VISIT_LOOKS: u32 = 3;
 /// Looks between two measurements of how often a thread allocates.
@@ -167,9 +173,9 @@ impl Budget {
     }
 }
 
-/// What one look takes: the rarer they are, the colder are the caches that it finds.
+/// What one look takes: the rarer the bursts are, the colder are the caches that their first ones find.
 fn look_ns(stride: u32) -> u64 {
-    LOOK_NS.saturating_mul(u64::from(stride.max(1).ilog2()).saturating_add(1))
+    LOOK_NS.saturating_mul(u64::from(stride.max(1).ilog2()).saturating_add(4)) / 4
 }
 
 /// How many blocks of a context pass on average, after `uses` of them and under this pressure.
@@ -181,7 +187,7 @@ fn mean_gap(uses: u64, pressure: u64) -> u64 {
     let (doublings, rest) = (above / DOUBLING, above % DOUBLING);
     let spread = 1u64.checked_shl(u32::try_from(doublings).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
     let spread = spread.saturating_mul(DOUBLING.saturating_add(rest)) / DOUBLING;
-    uses.saturating_mul(spread) >> 8
+    (uses.saturating_mul(spread) >> 8).min(uses / 2)
 }
 
 impl<P: Platform> Guard<P> {
@@ -209,11 +215,23 @@ impl<P: Platform> Guard<P> {
         state.looks.store(left.wrapping_sub(1), Ordering::Relaxed);
         let stride = state.stride.load(Ordering::Relaxed);
         if stride > 1 {
-            // By chance, so that no rhythm of the program is missed for good.
-            let span = u64::from(stride).saturating_mul(2).saturating_sub(1);
-            let blocks = state.next_random().checked_rem(span).unwrap_or(0);
-            self.grant(state, u32::try_from(blocks).unwrap_or(0));
+            let burst = state.burst.load(Ordering::Relaxed);
+            if burst == 0 {
+                return self.pause(state, stride);
+            }
+            state.burst.store(burst.wrapping_sub(1), Ordering::Relaxed);
         }
+    }
+
+    /// The end of a burst of looks: some blocks pass without any.
+    #[inline(never)]
+    fn pause(&self, state: &ThreadState, stride: u32) {
+        state.burst.store(BURST.wrapping_sub(1), Ordering::Relaxed);
+        // By chance, so that no rhythm of the program is missed for good.
+        let span =
+            u64::from(BURST.saturating_mul(stride.saturating_sub(1))).saturating_mul(2).saturating_add(1);
+        let blocks = state.next_random().checked_rem(span).unwrap_or(0);
+        self.grant(state, u32::try_from(blocks).unwrap_or(0));
     }
 
     /// Measures how often this thread looks, and sets its stride.
@@ -271,8 +289,8 @@ impl<P: Platform> Guard<P> {
                 (uses / 4).max(REFUSED_GAP.checked_div(stride.into()).unwrap_or(REFUSED_GAP))
             }
         };
-        let span = mean.saturating_mul(2).saturating_add(1);
-        let gap = state.next_random().checked_rem(span).unwrap_or(0);
+        let chance = state.next_random().checked_rem(mean.saturating_add(1)).unwrap_or(0);
+        let gap = (mean / 2).saturating_add(chance);
         context.next.store(uses.saturating_add(gap).saturating_add(1), Ordering::Relaxed);
         if !affordable {
             self.let_pass(setup, state, key, index, gap);
@@ -341,21 +359,25 @@ pub(crate) fn is_confused(context: &Context) -> bool {
 mod tests {
     use super::*;
 
+    /// The most that is charged at once.
+    const MOST: u64 = CHARGE_MAX + CHARGE_MAX / AFTERMATH;
+
     #[test]
     fn distances_grow_with_uses_and_with_pressure() {
         assert_eq!(mean_gap(1_000_000, FREE), 0, "little was spent: everything is guarded");
         assert_eq!(mean_gap(100, FREE + 1), 0, "and the first blocks of each context still");
-        assert_eq!(mean_gap(2560, FREE + DOUBLING * 8), 2560);
         assert_eq!(mean_gap(2560, FREE + DOUBLING * 7), 1280);
-        assert_eq!(mean_gap(2560, FREE + DOUBLING * 7 + DOUBLING / 2), 1920);
-        assert!(mean_gap(u64::MAX, u64::MAX) > 0 && mean_gap(0, FULL) == 0 && mean_gap(99, FULL) == 99);
+        assert_eq!(mean_gap(2560, FREE + DOUBLING * 6), 640);
+        assert_eq!(mean_gap(2560, FREE + DOUBLING * 6 + DOUBLING / 2), 960);
+        assert_eq!(mean_gap(2560, FULL), 1280, "never for longer than half of what was");
+        assert!(mean_gap(u64::MAX, u64::MAX) > 0 && mean_gap(0, FULL) == 0 && mean_gap(99, FULL) == 49);
         let gaps: std::vec::Vec<u64> = (0..2 * FULL).map(|pressure| mean_gap(10_000, pressure)).collect();
         assert!(gaps.is_sorted());
     }
 
     #[test]
     fn a_rare_look_is_taken_to_cost_more() {
-        assert_eq!([1, 2, 16, STRIDE_MAX].map(look_ns), [LOOK_NS, 2 * LOOK_NS, 5 * LOOK_NS, 7 * LOOK_NS]);
+        assert_eq!([1, 2, 16, STRIDE_MAX].map(look_ns), [12, 15, 24, 30]);
         assert_eq!(look_ns(0), LOOK_NS, "a thread that has not been measured");
     }
 
@@ -363,14 +385,14 @@ mod tests {
     fn what_is_earned_is_a_share_of_the_programs_own_time() {
         let budget = Budget::new();
         budget.charge(9_000, false);
-        assert_eq!(budget.spent.load(Ordering::Relaxed), 12_000, "with what comes after");
+        assert_eq!(budget.spent.load(Ordering::Relaxed), 13_500, "with what comes after");
         assert_eq!(budget.spent_us(), 9);
-        budget.earn(10_012_000, 5);
+        budget.earn(10_013_500, 5);
         assert_eq!(budget.earned.load(Ordering::Relaxed), 500_000);
         assert!(budget.pressure() < FREE, "the advance is there");
         budget.charge(u64::MAX, false);
-        assert_eq!(budget.spent.load(Ordering::Relaxed), 12_000 + 266_666, "one charge is bounded");
-        for _ in 0..10 {
+        assert_eq!(budget.spent.load(Ordering::Relaxed), 13_500 + MOST, "one charge is bounded");
+        for _ in 0..FIRST_NS / MOST {
             budget.charge(CHARGE_MAX, true);
         }
         assert!(budget.pressure() == FULL && !budget.allows_first());
@@ -383,10 +405,11 @@ mod tests {
         let budget = Budget::new();
         budget.earn(100_000_000_000, 5);
         assert_eq!(budget.lapsed.load(Ordering::Relaxed), 5_000_000_000 - CREDIT_NS);
-        for _ in 0..CREDIT_NS / 266_666 {
+        for _ in 0..CREDIT_NS / MOST {
             assert!(budget.pressure() < FULL);
             budget.charge(CHARGE_MAX, false);
         }
+        budget.charge(CHARGE_MAX, false);
         assert_eq!(budget.pressure(), FULL);
         budget.begin_anew();
         assert_eq!(budget.pressure(), 0);

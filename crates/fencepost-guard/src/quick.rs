@@ -7,6 +7,10 @@
 //! Freeing is a comparison: an address outside the *hull*, the least range that holds the guarded heap and the arena, is
 //! the inner allocator's. The hull lies in a line of its own that is written once, at the start.
 //!
+//! Where C's allocation functions are exported over this runtime, an inner allocator that calls them comes back here. What is
+//! given then bears the mark [`TO_ASK`], which makes it negative, so that [`Guard::passes_at_once`] finds out by the same
+//! comparison that it has nothing to say.
+//!
 //! Both answer "ask" in doubt: before the start, in a thread without a state, while the runtime is at work on this
 //! thread, while a report resolves names (`Guard::set_rendering` takes the allowance away), and in every other mode.
 
@@ -25,6 +29,8 @@ use crate::threads::{Counters, ThreadState};
 pub(crate) const LOWEST: usize = 64 << 10;
 /// One past the addresses that a program can have.
 const HIGHEST: usize = 1 << 47;
+/// The bit of an allowance that is not for [`Guard::passes_at_once`].
+const TO_ASK: u32 = 1 << 31;
 
 /// What the short ways ask of the runtime as a whole. Written at the start only, and apart from what is written later.
 #[repr(C, align(128))]
@@ -76,6 +82,23 @@ impl Quick {
 }
 
 impl<P: Platform> Guard<P> {
+    /// Whether this thread's next block is the inner allocator's by the thread's allowance alone; then it has been counted.
+    /// Else [`Guard::passes`] is to be asked. Never where the inner allocator may come back here.
+    ///
+    /// It is not asked whether the runtime is at work on this thread: it allocates nothing itself, and what a signal handler
+    /// of the program's allocates meanwhile is the inner allocator's in any case.
+    #[inline(always)]
+    pub fn passes_at_once(&self) -> bool {
+        let Some(state) = ThreadState::of_word(self.platform.thread_word()) else { return self.is_idle() };
+        let left = state.allowance.load(Ordering::Relaxed);
+        // Not 0, and not marked.
+        if left.cast_signed() <= 0 {
+            return false;
+        }
+        state.allowance.store(left.wrapping_sub(1), Ordering::Relaxed);
+        true
+    }
+
     /// Whether this thread's next block, of `size` bytes, is the inner allocator's without further questions; then it has
     /// been counted. Else [`Guard::allocate`] is to be asked, and nobody before it.
     ///
@@ -88,12 +111,13 @@ impl<P: Platform> Guard<P> {
             return false;
         }
         let left = state.allowance.load(Ordering::Relaxed);
-        if left != 0 {
+        if left & !TO_ASK != 0 {
             state.allowance.store(left.wrapping_sub(1), Ordering::Relaxed);
             return true;
         }
         state.front.load(Ordering::Relaxed) != 0
             && state.reporting.load(Ordering::Relaxed) == 0
+            && state.expected.load(Ordering::Relaxed) == 0
             && self.passes_budget(state, size, door, here())
     }
 
@@ -114,6 +138,10 @@ impl<P: Platform> Guard<P> {
     pub fn note_exported(&self) {
         if !self.is_exported() {
             self.quick.exported.store(1, Ordering::Relaxed);
+            // What was given before, if the program's first call of C's came late.
+            for state in self.threads.owned() {
+                state.allowance.fetch_or(TO_ASK, Ordering::Relaxed);
+            }
         }
     }
 
@@ -125,15 +153,22 @@ impl<P: Platform> Guard<P> {
 
     /// Lets a thread's next `blocks` allocations pass, and counts them as passed.
     pub(crate) fn grant(&self, state: &ThreadState, blocks: u32) {
+        let blocks = blocks.min(!TO_ASK);
         state.count_passed(u64::from(blocks));
-        state.allowance.store(blocks, Ordering::Relaxed);
+        let mark = if self.is_exported() { TO_ASK } else { 0 };
+        state.allowance.store(blocks | mark, Ordering::Relaxed);
     }
 }
 
 impl ThreadState {
+    /// What may still pass without a question.
+    pub(crate) fn may_pass(&self) -> u32 {
+        self.allowance.load(Ordering::Relaxed) & !TO_ASK
+    }
+
     /// While this thread resolves names, everything it allocates is the arena's.
     pub(crate) fn hold_allowance(&self) {
-        let left = self.allowance.swap(0, Ordering::Relaxed);
+        let left = self.allowance.fetch_and(TO_ASK, Ordering::Relaxed) & !TO_ASK;
         self.held_allowance.fetch_add(left, Ordering::Relaxed);
     }
 
@@ -145,8 +180,7 @@ impl ThreadState {
 
     /// What is counted as passed and has not passed yet.
     pub(crate) fn counted_ahead(&self) -> u64 {
-        let left = self.allowance.load(Ordering::Relaxed);
-        u64::from(left).wrapping_add(u64::from(self.held_allowance.load(Ordering::Relaxed)))
+        u64::from(self.may_pass()).wrapping_add(u64::from(self.held_allowance.load(Ordering::Relaxed)))
     }
 
     /// The thread ends: what it did not use is no longer counted.

@@ -69,7 +69,7 @@ impl<P: Platform> Guard<P> {
             return Ok(());
         }
         // The caller did not ask whether it passes: a guarded block is being resized.
-        if state.allowance.load(Ordering::Relaxed) != 0 {
+        if state.may_pass() != 0 {
             return Err(Unguarded::Sample);
         }
         let left = state.countdown.load(Ordering::Relaxed);

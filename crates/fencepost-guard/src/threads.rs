@@ -54,8 +54,10 @@ pub(crate) struct ThreadState {
     pub(crate) call_key: AtomicU64,
     pub(crate) call_here: AtomicUsize,
     pub(crate) call_door: AtomicU32,
-    /// Under `mode=budget`: blocks that one look stands for, looks until that is measured again, and when it was last.
+    /// Under `mode=budget`: blocks that one look stands for, looks until some blocks pass without, looks until the stride is
+    /// measured again, and when it was last.
     pub(crate) stride: AtomicU32,
+    pub(crate) burst: AtomicU32,
     pub(crate) looks: AtomicU32,
     pub(crate) paced_ns: AtomicU64,
     /// The closed pages that a system call of this thread's has open.
@@ -247,6 +249,7 @@ impl ThreadTable {
             &state.depth,
             &state.allowance,
             &state.stride,
+            &state.burst,
             &state.looks,
             &state.name_check,
             &state.names_asked,

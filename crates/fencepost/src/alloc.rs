@@ -76,30 +76,70 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
         if GUARD.is_exported() { GUARD.call_inner(allocate) } else { allocate() }
     }
 
-    // Never inlined: frames younger than the anchor are left out of stacks, and the anchor lies in these frames. In the
-    // caller's own frame it would hide the caller.
+    // What does not pass at once. Never inlined, for two reasons. Frames younger than the anchor are left out of stacks,
+    // and the anchor lies in these frames: in the caller's own frame it would hide the caller. And what passes at once
+    // needs no frame at all as long as all the rest is elsewhere: it takes its arguments in the order in which they came
+    // and is jumped to, so that on the short way not even a register is saved.
 
-    #[cold]
     #[inline(never)]
-    fn allocate_here(&self, layout: Layout, zeroed: bool) -> *mut u8 {
-        self.allocate(layout, zeroed, here())
+    fn allocate_here(size: usize, align: usize, this: &Self) -> *mut u8 {
+        this.ask(size, align, false, Door::Alloc, here())
+    }
+
+    #[inline(never)]
+    fn allocate_zeroed_here(size: usize, align: usize, this: &Self) -> *mut u8 {
+        this.ask(size, align, true, Door::Zeroed, here())
+    }
+
+    #[inline(always)]
+    fn ask(&self, size: usize, align: usize, zeroed: bool, door: Door, anchor: usize) -> *mut u8 {
+        // SAFETY: both are of the layout that the caller of `GlobalAlloc` gave.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        if GUARD.passes(size, door, || anchor) {
+            return self.allocate_inner(layout, zeroed);
+        }
+        self.allocate(layout, zeroed, anchor)
     }
 
     /// # Safety
     /// As [`GlobalAlloc::dealloc`].
     #[cold]
     #[inline(never)]
-    unsafe fn free_here(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: passed on to the caller.
-        unsafe { self.free(block, layout, AccessType::Free, here()) };
+    unsafe fn free_here(block: *mut u8, size: usize, align: usize, this: &Self) {
+        // SAFETY: passed on to the caller, whose layout it is.
+        unsafe {
+            let layout = Layout::from_size_align_unchecked(size, align);
+            this.free(block, layout, AccessType::Free, here());
+        }
     }
 
     /// # Safety
     /// As [`GlobalAlloc::realloc`].
-    #[cold]
     #[inline(never)]
-    unsafe fn resize_here(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    unsafe fn resize_here(
+        block: *mut u8,
+        size: usize,
+        align: usize,
+        new_size: usize,
+        this: &Self,
+    ) -> *mut u8 {
         let anchor = here();
+        // SAFETY: both are of the layout that the caller of `GlobalAlloc` gave.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        if GUARD.is_foreign(block.addr()) && GUARD.passes(new_size, Door::Resize, || anchor) {
+            let grow = || {
+                // SAFETY: the block is the inner allocator's; the rest is the caller's word.
+                unsafe { this.inner.realloc(block, layout, new_size) }
+            };
+            return if GUARD.is_exported() { GUARD.call_inner(grow) } else { grow() };
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { this.resize(block, layout, new_size, anchor) }
+    }
+
+    /// # Safety
+    /// As [`GlobalAlloc::realloc`].
+    unsafe fn resize(&self, block: *mut u8, layout: Layout, new_size: usize, anchor: usize) -> *mut u8 {
         let Some(present) = NonNull::new(block) else { return core::ptr::null_mut() };
         let (Ok(new), false) = (Layout::from_size_align(new_size, layout.align()), new_size == 0) else {
             return core::ptr::null_mut();
@@ -151,18 +191,20 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
 unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if GUARD.passes(layout.size(), Door::Alloc, here) {
-            return self.allocate_inner(layout, false);
+        if GUARD.passes_at_once() {
+            // SAFETY: passed on to the caller.
+            return unsafe { self.inner.alloc(layout) };
         }
-        self.allocate_here(layout, false)
+        Self::allocate_here(layout.size(), layout.align(), self)
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if GUARD.passes(layout.size(), Door::Zeroed, here) {
-            return self.allocate_inner(layout, true);
+        if GUARD.passes_at_once() {
+            // SAFETY: passed on to the caller.
+            return unsafe { self.inner.alloc_zeroed(layout) };
         }
-        self.allocate_here(layout, true)
+        Self::allocate_zeroed_here(layout.size(), layout.align(), self)
     }
 
     #[inline]
@@ -172,20 +214,17 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for GuardedAlloc<A> {
             return unsafe { self.inner.dealloc(block, layout) };
         }
         // SAFETY: passed on to the caller.
-        unsafe { self.free_here(block, layout) };
+        unsafe { Self::free_here(block, layout.size(), layout.align(), self) };
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // A block of the inner allocator's may grow in place, unless it is this one's turn to be guarded.
-        if GUARD.is_foreign(block.addr()) && GUARD.passes(new_size, Door::Resize, here) {
-            let grow = || {
-                // SAFETY: the block is the inner allocator's; the rest is the caller's word.
-                unsafe { self.inner.realloc(block, layout, new_size) }
-            };
-            return if GUARD.is_exported() { GUARD.call_inner(grow) } else { grow() };
+        if GUARD.is_foreign(block.addr()) && GUARD.passes_at_once() {
+            // SAFETY: the block is the inner allocator's; the rest is the caller's word.
+            return unsafe { self.inner.realloc(block, layout, new_size) };
         }
         // SAFETY: passed on to the caller.
-        unsafe { self.resize_here(block, layout, new_size) }
+        unsafe { Self::resize_here(block, layout.size(), layout.align(), new_size, self) }
     }
 }

@@ -73,6 +73,68 @@ fn the_share_is_held_and_every_context_is_guarded_early_and_late() {
 }
 
 #[test]
+fn a_thread_that_allocates_often_is_looked_at_in_bursts() {
+    let world = World::new("mode=budget");
+    let layout = std::alloc::Layout::from_size_align(64, 8).expect("a layout");
+    let (mut runs, mut run, mut at_once) = (Vec::new(), 0u32, 0u64);
+    for block in 0..400_000 {
+        if block % 1000 == 0 {
+            world.sim().spend_ns(20_000);
+        }
+        if world.guard.passes_at_once() {
+            at_once += 1;
+            runs.extend((run != 0).then_some(run));
+            run = 0;
+            continue;
+        }
+        run += 1;
+        if !world.guard.passes(64, Door::Alloc, || 0)
+            && let Placed::Here(block) = world.guard.allocate(layout, false, 0)
+        {
+            world.free(block.as_ptr().addr(), 64, 8);
+        }
+    }
+    assert!(at_once > 300_000, "{at_once} of 400,000 blocks passed without a look");
+    // The first run ends when the thread has been measured; a measurement is a look that does not count.
+    let late = &runs[runs.len() / 2..];
+    assert!(late.len() > 10 && late.iter().all(|run| (16..=17).contains(run)), "{late:?}");
+}
+
+#[test]
+fn an_expected_error_is_not_missed_because_of_what_may_pass() {
+    let world = World::new("mode=budget");
+    walks_take(2_000);
+    rounds(world, 50, 2_000, 0, 1_000);
+    let expecting = world.guard.expect_begin().expect("it is on");
+    let blocks: Vec<usize> = (1..=50).map(|size| world.block(size, 1)).collect();
+    assert_eq!(world.guard.expect_end(expecting).unguarded, 0);
+    for (index, block) in blocks.into_iter().enumerate() {
+        world.free(block, index + 1, 1);
+    }
+    walks_take(0);
+}
+
+#[test]
+fn what_passes_at_once_does_not_come_back_by_way_of_c() {
+    for mode in ["mode=budget", "mode=sample,sample_rate=50"] {
+        let world = World::new(mode);
+        world.guard.note_exported();
+        let layout = std::alloc::Layout::from_size_align(64, 8).expect("a layout");
+        let (mut passed, all) = (0u64, 100_000u64);
+        for _ in 0..all {
+            assert!(!world.guard.passes_at_once(), "{mode}: it is asked each time");
+            if world.guard.passes(64, Door::C, || 0) {
+                passed += 1;
+            } else if let Placed::Here(block) = world.guard.allocate(layout, false, 0) {
+                world.free(block.as_ptr().addr(), 64, 8);
+            }
+        }
+        assert!(passed > all / 2, "{mode}: {passed} passed");
+        assert_eq!(world.guard.stats().expect("it is on").total, all, "{mode}: each is counted once");
+    }
+}
+
+#[test]
 fn a_context_that_is_new_late_is_guarded_at_once() {
     let world = World::new("mode=budget");
     walks_take(2_000);
