@@ -237,12 +237,14 @@ impl<P: Platform> Guard<P> {
     /// Measures how often this thread looks, and sets its stride.
     #[cold]
     fn pace(&self, state: &ThreadState) {
-        let now = self.platform.now_ns();
-        let taken = match state.paced_ns.swap(now, Ordering::Relaxed) {
+        let since = |last: &AtomicU64, now: u64| match last.swap(now, Ordering::Relaxed) {
             // The first look of the thread.
             0 => u64::MAX,
             before => now.saturating_sub(before),
         };
+        // Other processes' time makes the clock run ahead of this thread, and its process's other threads their common time.
+        let [clock, process] = &state.paced_ns;
+        let taken = since(clock, self.platform.now_ns()).min(since(process, self.platform.cpu_ns()));
         let percent = self.decided().map_or(1, |setup| u64::from(setup.options.budget));
         let stride = state.stride.load(Ordering::Relaxed).max(1);
         let looks_ns = u64::from(LOOKS).saturating_mul(look_ns(stride));

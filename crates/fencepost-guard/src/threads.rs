@@ -54,12 +54,11 @@ pub(crate) struct ThreadState {
     pub(crate) call_key: AtomicU64,
     pub(crate) call_here: AtomicUsize,
     pub(crate) call_door: AtomicU32,
-    /// Under `mode=budget`: blocks that one look stands for, looks until some blocks pass without, looks until the stride is
-    /// measured again, and when it was last.
+    /// Under `mode=budget`: blocks a look stands for, looks until some pass, looks until that is measured, when it was.
     pub(crate) stride: AtomicU32,
     pub(crate) burst: AtomicU32,
     pub(crate) looks: AtomicU32,
-    pub(crate) paced_ns: AtomicU64,
+    pub(crate) paced_ns: [AtomicU64; 2],
     /// The closed pages that a system call of this thread's has open.
     pub(crate) opened: Opened,
     /// Not 0 while this thread expects errors: which kinds it has seen.
@@ -249,8 +248,6 @@ impl ThreadTable {
             &state.depth,
             &state.allowance,
             &state.stride,
-            &state.burst,
-            &state.looks,
             &state.name_check,
             &state.names_asked,
         ] {
