@@ -64,7 +64,8 @@ fn the_share_is_held_and_every_context_is_guarded_early_and_late() {
         let spent = stats.guarded * 4_000;
         let share = spent * 1000 / (taken - spent);
         assert!(share <= percent * 10 + 60, "{share} of 1000 for {percent} percent");
-        assert!(share >= percent * 5, "{share} of 1000 for {percent} percent: the rest is not used");
+        // A quarter may go into looks, and a third of the rest is charged for what comes after: half is left for guarding.
+        assert!(share >= percent * 4, "{share} of 1000 for {percent} percent: the rest is not used");
         assert!(first.iter().all(|guarded| *guarded > 0), "every context near its start: {first:?}");
         let missed = late.iter().filter(|guarded| **guarded == 0).count();
         assert!(missed <= contexts / 20, "{missed} contexts not once in the second half: {late:?}");
