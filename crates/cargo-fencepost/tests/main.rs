@@ -4,6 +4,8 @@
 
 #[path = "main/allocators.rs"]
 mod allocators;
+#[path = "main/carried.rs"]
+mod carried;
 #[path = "main/demo.rs"]
 mod demo;
 #[path = "main/files.rs"]
