@@ -100,6 +100,7 @@ fn the_programs() {
         "cwe.cpp",
         "copies.c",
         "kernel.c",
+        "late.c",
         "matrix.c",
         "nothing.c",
         "process.c",

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{built, built_with, preloaded};
+use super::{built, built_with, library, preloaded};
 use crate::harness::fail_on;
 
 #[test]
@@ -114,4 +114,21 @@ fn the_replay_line_brings_the_error_back() {
     let again = Command::new("sh").args(["-c", line]).output().expect("there is a shell");
     let said = String::from_utf8_lossy(&again.stderr);
     assert!(said.contains("fencepost: ERROR: heap-buffer-overflow: write of"), "{line}\n{said}");
+}
+
+/// Its thread-local storage finds a place in a program that has begun, and two heaps are not mixed.
+#[test]
+fn a_library_that_is_loaded_late_or_as_an_auditor_leaves_the_program_alone() {
+    let Some(program) = built("late.c") else { return };
+    let mut late = Command::new(program);
+    late.arg(library()).env("FENCEPOST_OPTIONS", "summary=on");
+    let late = late.output().expect("the program starts");
+    let said = String::from_utf8_lossy(&late.stderr);
+    assert_eq!(String::from_utf8_lossy(&late.stdout), "both heaps serve\n", "{said}");
+    assert_eq!(late.status.code(), Some(0), "{said}");
+    assert!(said.contains("nothing is guarded here"), "{said}");
+    let audited = Command::new(program).env("LD_AUDIT", library()).output().expect("the program starts");
+    let said = String::from_utf8_lossy(&audited.stderr);
+    assert_eq!(String::from_utf8_lossy(&audited.stdout), "both heaps serve\n", "{said}");
+    assert_eq!(audited.status.code(), Some(0), "{said}");
 }
