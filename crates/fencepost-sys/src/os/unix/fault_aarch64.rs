@@ -45,7 +45,7 @@ fn caller(link: usize) -> Option<usize> {
 }
 
 fn is_call(code: u32) -> bool {
-    code >> 26 == 0b10_0101 || code & 0xfffe_f800 == 0xd63e_0800 || code & 0xffff_fc1f == 0xd63f_0000
+    code >> 26 == 0b10_0101 || code & 0xfeff_f800 == 0xd63f_0800 || code & 0xffff_fc1f == 0xd63f_0000
 }
 
 fn decode_at(pc: usize) -> Option<Decoded> {
