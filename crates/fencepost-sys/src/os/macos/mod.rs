@@ -54,7 +54,6 @@ mod signals;
 mod stack;
 mod step;
 mod threads;
-#[path = "../windows/watchpoints.rs"]
 mod watchpoints;
 #[path = "../windows/written.rs"]
 mod written;
