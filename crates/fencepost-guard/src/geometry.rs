@@ -71,22 +71,17 @@ pub(crate) struct Geometry {
 impl Geometry {
     pub(crate) const fn new(page: usize) -> Self {
         let shift = if page.is_power_of_two() { page.trailing_zeros() } else { 0 };
-        let mut slots = [0; SMALL_PAGES + 1];
-        let mut rest: &mut [u16] = &mut slots;
-        let mut pages = 0usize;
-        while let Some((place, more)) = rest.split_first_mut() {
+        let (mut slots, mut inverses) = ([0; SMALL_PAGES + 1], [0; SMALL_PAGES + 1]);
+        let (mut slots_left, mut inverses_left): (&mut [u16], &mut [u32]) = (&mut slots, &mut inverses);
+        let (mut pages, mut stride) = (0usize, 1u32);
+        while let (Some((slots, more_slots)), Some((inverted, more_inverses))) =
+            (slots_left.split_first_mut(), inverses_left.split_first_mut())
+        {
             // At most SLOTS_STRIDE, which is small.
-            *place = count_slots(page, pages) as u16;
-            pages = pages.wrapping_add(1);
-            rest = more;
-        }
-        let mut inverses = [0; SMALL_PAGES + 1];
-        let mut rest: &mut [u32] = &mut inverses;
-        let mut stride = 1u32;
-        while let Some((place, more)) = rest.split_first_mut() {
-            *place = inverse(stride);
-            stride = stride.wrapping_add(1);
-            rest = more;
+            *slots = count_slots(page, pages) as u16;
+            *inverted = inverse(stride);
+            (pages, stride) = (pages.wrapping_add(1), stride.wrapping_add(1));
+            (slots_left, inverses_left) = (more_slots, more_inverses);
         }
         let half = pages_per_span(page) / 2;
         let small_pages_max =
