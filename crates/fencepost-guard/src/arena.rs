@@ -8,8 +8,8 @@
 
 use core::alloc::Layout;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
+use fencepost_sys::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use fencepost_sys::{Memory, Range, Threads, VmResult};
 
 use crate::lock::Lock;

@@ -27,10 +27,9 @@
 //!
 //! Everything is Relaxed: the numbers steer, nothing else is reached through them.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 use fencepost_record::Unguarded;
 use fencepost_sys::Platform;
+use fencepost_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::contexts::{Context, Door};
 use crate::front::Pass;

@@ -15,8 +15,7 @@
 //! unused. Where no entry or no place is left, contexts share the first entry. Counts are Relaxed: they steer choices,
 //! and no other memory is reached through them.
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
-
+use fencepost_sys::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use fencepost_sys::{Memory, Range, VmResult};
 
 use crate::region::Region;

@@ -6,9 +6,8 @@
 //! keep it: one stack then has two numbers, which costs a few bytes and changes no report. Scudo's depot is the
 //! model for the chains; unlike it, nothing here is ever overwritten, so a number never names another stack.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-
 use fencepost_record::Trace;
+use fencepost_sys::atomic::{AtomicU32, AtomicUsize, Ordering};
 use fencepost_sys::{Memory, Range, Threads, VmResult};
 
 use crate::lock::Lock;

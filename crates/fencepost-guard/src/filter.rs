@@ -9,9 +9,8 @@
 //! address, in small tables that forget. Each entry is one word with a tag, so that a reader sees a whole one or none.
 //! Without such filters nothing of this runs before a report.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use fencepost_record::Unguarded;
+use fencepost_sys::atomic::{AtomicU64, Ordering};
 use fencepost_sys::{CodePlace, Memory, Platform, VmResult};
 
 use crate::options::Options;

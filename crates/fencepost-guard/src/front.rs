@@ -2,7 +2,7 @@
 //! pass there without anybody being asked. The passes are counted in the table (`contexts.rs`) when they are given; what is left is
 //! taken off again when the place is needed for another context, and when the thread ends.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use fencepost_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::contexts::Contexts;
 use crate::threads::ThreadState;

@@ -30,13 +30,13 @@ pub(crate) enum Side {
 }
 
 /// Rounds down to a multiple of a power of two.
-#[inline]
+#[inline(always)]
 pub(crate) const fn align_down(value: usize, align: usize) -> usize {
     value & !align.wrapping_sub(1)
 }
 
 /// Rounds up to a multiple of a power of two; `None` past the end of the address space.
-#[inline]
+#[inline(always)]
 pub(crate) const fn align_up(value: usize, align: usize) -> Option<usize> {
     match value.checked_add(align.wrapping_sub(1)) {
         Some(sum) => Some(align_down(sum, align)),
@@ -90,13 +90,13 @@ impl Geometry {
     }
 
     /// Bytes in a page.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn page(&self) -> usize {
         self.page
     }
 
     /// The most data pages a small slot has with this page size.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn small_pages_max(&self) -> usize {
         self.small_pages_max
     }
@@ -107,22 +107,22 @@ impl Geometry {
     }
 
     /// How many slots with `pages` data pages a span has.
-    #[inline]
-    pub(crate) const fn slots_per_span(&self, pages: usize) -> usize {
-        match self.slots.split_at_checked(pages) {
-            Some((_, [slots, ..])) => *slots as usize,
-            _ => 0,
+    #[inline(always)]
+    pub(crate) fn slots_per_span(&self, pages: usize) -> usize {
+        match self.slots.get(pages) {
+            Some(slots) => *slots as usize,
+            None => 0,
         }
     }
 
     /// Bytes from one slot to the next.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn slot_stride(&self, pages: usize) -> usize {
         pages.wrapping_add(1).wrapping_mul(self.page)
     }
 
     /// The data pages of a small slot, relative to its span.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn slot_data(&self, pages: usize, slot: usize) -> Range {
         Range {
             start: self.page.wrapping_add(slot.wrapping_mul(self.slot_stride(pages))),
@@ -131,16 +131,14 @@ impl Geometry {
     }
 
     /// Where a byte of a span of small slots lies.
-    #[inline]
-    pub(crate) const fn locate(&self, pages: usize, offset: usize) -> Place {
+    #[inline(always)]
+    pub(crate) fn locate(&self, pages: usize, offset: usize) -> Place {
         if offset < self.page {
             return Place::GuardBefore(0);
         }
         let past = (offset.wrapping_sub(self.page) >> self.shift) as u32;
-        let (slot, within) = match self.inverses.split_at_checked(pages) {
-            Some((_, [inverse, ..])) => divide(past, (pages as u32).wrapping_add(1), *inverse),
-            _ => return Place::Beyond,
-        };
+        let Some(inverse) = self.inverses.get(pages) else { return Place::Beyond };
+        let (slot, within) = divide(past, (pages as u32).wrapping_add(1), *inverse);
         let slot = slot as usize;
         if slot >= self.slots_per_span(pages) {
             Place::Beyond
@@ -152,7 +150,7 @@ impl Geometry {
     }
 
     /// How a block of this size and alignment is housed; `None` when no address space could hold it.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn house(&self, size: usize, align: usize) -> Option<House> {
         let rounded = match align_up(size, align) {
             Some(rounded) if rounded <= isize::MAX as usize => rounded,
@@ -184,7 +182,7 @@ impl Geometry {
     }
 
     /// Where a block starts within the room it may use.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn place(&self, room: Range, size: usize, align: usize, side: Side) -> usize {
         match side {
             Side::Right => align_down(room.end().wrapping_sub(size), align),
@@ -204,7 +202,7 @@ impl Geometry {
     }
 
     /// The whole pages that a block touches: none for a block of no bytes at the start of a page.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn pages_of(&self, pointer: usize, size: usize) -> Range {
         let start = align_down(pointer, self.page);
         let end = align_down(pointer.wrapping_add(size).wrapping_add(self.page).wrapping_sub(1), self.page);
@@ -235,7 +233,7 @@ const fn inverse(number: u32) -> u32 {
 
 /// Quotient and remainder of a number of pages in a span and a slot's: a multiplication is a third of a division. Exact as
 /// long as the product of both is below two to the power of [`POINT`], by which the inverse is too large at most.
-#[inline]
+#[inline(always)]
 const fn divide(number: u32, by: u32, inverse: u32) -> (u32, u32) {
     let quotient = number.wrapping_mul(inverse) >> POINT;
     (quotient, number.wrapping_sub(quotient.wrapping_mul(by)))
@@ -262,7 +260,7 @@ const fn count_slots(page: usize, pages: usize) -> usize {
 
 impl Place {
     /// The slot of a block that starts here: one of no bytes may start where its pages end.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn slot_of_block(self) -> Option<usize> {
         match self {
             Place::Data(slot) => Some(slot),

@@ -15,9 +15,8 @@ mod extent;
 mod quarantine;
 mod records;
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
 use fencepost_record::Unguarded;
+use fencepost_sys::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use fencepost_sys::{Memory, Threads, VmResult};
 
 use crate::engine::{Closed, Engine};
@@ -179,7 +178,7 @@ impl Heap {
         (self.dead_spans.load(Ordering::Relaxed) as u64).wrapping_mul(SPAN_BYTES as u64)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn span(&self, index: usize) -> Option<&'static Span> {
         // SAFETY: the region holds a table of `Span` only, which is made of atomics and valid when zeroed.
         unsafe { self.spans.get::<Span>(index) }
@@ -199,23 +198,13 @@ impl Heap {
     }
 
     /// The record of a slot of a span of small ones; `slot` is less than [`SLOTS_STRIDE`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn small_slot(&self, span: usize, slot: usize) -> Option<&'static Slot> {
+        if span >= usize::MAX / SLOTS_STRIDE {
+            return None;
+        }
         // SAFETY: the region holds a table of `Slot` only, which is made of atomics and valid when zeroed.
-        unsafe { self.slots.get::<Slot>(span.checked_mul(SLOTS_STRIDE)?.checked_add(slot)?) }
-    }
-
-    /// Whether an address is one that blocks can have. Takes no lock.
-    #[inline]
-    pub(crate) fn owns(&self, address: usize) -> bool {
-        self.addresses().contains(address)
-            && (self.lost.load(Ordering::Relaxed) == 0 || !self.is_lost(address))
-    }
-
-    #[cold]
-    fn is_lost(&self, address: usize) -> bool {
-        let index = address.wrapping_sub(self.addresses().start) / SPAN_BYTES;
-        self.span(index).is_some_and(|span| span.life() == Life::Lost)
+        unsafe { self.slots.get::<Slot>(span.wrapping_mul(SLOTS_STRIDE).wrapping_add(slot)) }
     }
 
     /// Notes that somebody else has taken addresses of a run: nothing of it is touched again.

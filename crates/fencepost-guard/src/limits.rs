@@ -1,8 +1,7 @@
 //! What guarding may cost: memory and mappings, and the decision to guard less near a limit.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
 use fencepost_record::Unguarded;
+use fencepost_sys::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The most that may be held where nothing limits it: so much that it is never reached, and that differences fit.
 pub(crate) const HELD_MAX: u64 = 1 << 62;

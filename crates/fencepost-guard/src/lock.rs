@@ -4,8 +4,7 @@
 //! matter. The word is 0 when free, 1 when held, 2 when held and somebody waits. parking_lot would not do here:
 //! its slow path allocates, and we are the allocator.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
+use fencepost_sys::atomic::{AtomicU32, Ordering};
 use fencepost_sys::{Platform, Threads};
 
 const FREE: u32 = 0;

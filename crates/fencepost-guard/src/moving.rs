@@ -18,9 +18,8 @@
 //! - whatever the kernel refuses, the old address traps: what does not move is dropped. What a slot needs and cannot have
 //!   is served by the engine for lazy memory. Each refusal is counted by its reason.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 use fencepost_record::{REFUSALS, Unguarded};
+use fencepost_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use fencepost_sys::{MissingError, MissingOffer, Partly, Platform, Range};
 
 use crate::engine::Engine;

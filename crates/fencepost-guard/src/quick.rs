@@ -14,9 +14,8 @@
 //! Both answer "ask" in doubt: before the start, in a thread without a state, while the runtime is at work on this
 //! thread, while a report resolves names (`Guard::set_rendering` takes the allowance away), and in every other mode.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-
 use fencepost_record::Unguarded;
+use fencepost_sys::atomic::{AtomicU32, AtomicUsize, Ordering};
 use fencepost_sys::{Platform, Range};
 
 use crate::contexts::Door;

@@ -1,7 +1,6 @@
 //! Memory of our own that grows in place: tables whose upper bound is reserved and which are committed as needed.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
-
+use fencepost_sys::atomic::{AtomicUsize, Ordering};
 use fencepost_sys::{Memory, Range, VmError, VmResult};
 
 /// How far a table is committed ahead of need, in bytes.
@@ -76,10 +75,12 @@ impl Region {
     ///
     /// # Safety
     /// The region must hold a table of `T` only, and `T` must be valid when zeroed and shareable between threads.
+    #[inline(always)]
     pub(crate) unsafe fn get<T: Sync>(&self, index: usize) -> Option<&'static T> {
         // No more than a comparison and an addition: several of these are in each call, also without optimisation.
-        if index >= self.committed.load(Ordering::Acquire).checked_div(size_of::<T>()).unwrap_or(0) {
-            return None;
+        match self.committed.load(Ordering::Acquire).checked_div(size_of::<T>()) {
+            Some(count) if index < count => {}
+            _ => return None,
         }
         let offset = index.wrapping_mul(size_of::<T>());
         let address = self.start.load(Ordering::Relaxed).wrapping_add(offset);

@@ -10,8 +10,7 @@
 //! head that was moved for it. An entry is found by a hash of the block's address, and two that share a place are told
 //! apart by a check over all of it. Who finds nothing leaves zeros, as if nothing had been kept.
 
-use core::sync::atomic::{AtomicUsize, Ordering, fence};
-
+use fencepost_sys::atomic::{AtomicUsize, Ordering, fence};
 use fencepost_sys::{Memory, Platform, Range, VmResult};
 
 use crate::pattern::mix;

@@ -11,11 +11,10 @@ mod fill;
 mod known;
 mod leaf;
 
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-
 use fencepost_record::{
     Access, AccessType, Confidence, ErrorKind, FRAMES_MAX, LeakInfo, Notes, Record, RegionInfo, Trace, Which,
 };
+use fencepost_sys::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use fencepost_sys::{Fault, Memory, Output, Platform, Range, VmResult};
 
 use crate::diagnose::{Beside, Finding};

@@ -7,9 +7,9 @@
 mod fork;
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use fencepost_record::{Text, Unguarded};
+use fencepost_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use fencepost_sys::{Platform, Range};
 
 use crate::arena::Arena;
@@ -151,7 +151,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// What the start decided, once it has.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ready(&self) -> Option<&Setup> {
         if self.state.load(Ordering::Acquire) != READY {
             return None;
@@ -160,6 +160,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// The same for a runtime that is off.
+    #[inline(always)]
     pub(crate) fn decided(&self) -> Option<&Setup> {
         if self.state.load(Ordering::Acquire) < READY {
             return None;
@@ -168,6 +169,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// The same, for the thread that starts the runtime and has decided.
+    #[inline(always)]
     fn decided_now(&self) -> Option<&Setup> {
         // SAFETY: the only write to `setup` lies behind us: it comes before READY and OFF are stored, and the thread that
         // starts the runtime has made it itself.
@@ -186,6 +188,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Whether new blocks are no longer guarded after a fault of our own.
+    #[inline(always)]
     pub(crate) fn is_disabled(&self) -> bool {
         self.disabled.load(Ordering::Relaxed) != 0
     }
@@ -249,7 +252,7 @@ impl<P: Platform> Guard<P> {
 
     /// This thread's state, made if it has none; `None` while it is being made, after the thread's end, or when
     /// there are too many threads.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn thread(&self, setup: &Setup) -> Option<&'static ThreadState> {
         let word = self.platform.thread_word();
         match ThreadState::of_word(word) {
@@ -260,6 +263,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// This thread's state if it has one.
+    #[inline(always)]
     pub(crate) fn thread_if_known(&self) -> Option<&'static ThreadState> {
         ThreadState::of_word(self.platform.thread_word())
     }
@@ -320,6 +324,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Milliseconds since the start, as the records keep them.
+    #[inline(always)]
     pub(crate) fn now(&self, setup: &Setup) -> u32 {
         u32::try_from(self.platform.now_ms().saturating_sub(setup.started_ms)).unwrap_or(u32::MAX)
     }
@@ -331,12 +336,12 @@ impl Setup {
         self.options.report.is_some() || self.options.summary == When::On
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.heap.geometry
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn engine(&self) -> Engine {
         self.heap.engine
     }

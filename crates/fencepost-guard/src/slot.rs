@@ -4,9 +4,8 @@
 //! gate: whoever wins the change from live to freeing owns the other fields until it says freed, and a zeroed
 //! record is a valid one that says "never handed out".
 
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering};
-
 use fencepost_sys::Range;
+use fencepost_sys::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
 use crate::family::Family;
 

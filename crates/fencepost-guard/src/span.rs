@@ -5,7 +5,7 @@
 //! been freed; then it is *dead*, and waits in the quarantine to be *reused*. All fields are atomic because the
 //! fault handler reads them at any time; only the owner of a run, or whoever holds the heap's lock, writes them.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use fencepost_sys::atomic::{AtomicU32, Ordering};
 
 /// What a run is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub(crate) struct Span {
 const _: () = assert!(size_of::<Span>() == 64, "one cache line a span");
 
 impl Span {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn usage(&self) -> Use {
         match self.kind.load(Ordering::Acquire) {
             0 => Use::Unused,
@@ -102,7 +102,7 @@ impl Span {
         self.kind.store(kind, Ordering::Release);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn zone(&self) -> Zone {
         if self.zone.load(Ordering::Relaxed) == Zone::Missing as u32 { Zone::Missing } else { Zone::Lazy }
     }

@@ -19,9 +19,9 @@ mod kept;
 mod turn;
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use fencepost_record::{AccessType, ErrorKind, Note};
+use fencepost_sys::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use fencepost_sys::{AfterStep, Fault, Platform, Protection, Range, Steps, Verdict, VmResult};
 
 use crate::engine::{Closed, Engine};

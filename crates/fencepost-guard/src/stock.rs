@@ -11,8 +11,7 @@
 //! Only a thread itself changes its stock. A forked child takes over the stocks of threads that it does not have, at whatever
 //! point they were: so a span leaves one place before it enters another, and can be lost there, but not be in two.
 
-use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
-
+use fencepost_sys::atomic::{AtomicU32, Ordering, compiler_fence};
 use fencepost_sys::{Platform, Range};
 
 use crate::engine::Engine;

@@ -7,9 +7,8 @@
 
 mod counters;
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
 use fencepost_record::{Text, ThreadInfo};
+use fencepost_sys::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use fencepost_sys::{Memory, Range, Threads, VmResult};
 
 use crate::front::FRONT_BYTES;

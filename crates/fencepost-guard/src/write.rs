@@ -1,10 +1,10 @@
 //! How a report reaches the world: first the raw forms, which cannot fail, then the resolved ones.
 
 use core::fmt::Write;
-use core::sync::atomic::{AtomicI32, Ordering};
 
 use fencepost_record::{Note, RawFrames, Record, Summary, Text, UNGUARDED_REASONS, Unguarded, json, text};
 use fencepost_sys::Platform;
+use fencepost_sys::atomic::{AtomicI32, Ordering};
 
 use crate::budget::is_confused;
 use crate::hooks::{RenderStyle, Rendered};

@@ -13,6 +13,7 @@
     clippy::arithmetic_side_effects
 )]
 
+pub mod atomic;
 mod fault;
 mod keys;
 mod load;

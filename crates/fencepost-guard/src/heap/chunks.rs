@@ -7,9 +7,8 @@
 //!
 //! The caller holds the heap's lock, but for those who only read.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-
 use fencepost_record::Unguarded;
+use fencepost_sys::atomic::{AtomicU32, AtomicUsize, Ordering};
 use fencepost_sys::{Memory, Range};
 
 use super::{EXTEND_SPANS, Heap, HeapSetup};

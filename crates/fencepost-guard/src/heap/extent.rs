@@ -7,6 +7,7 @@ use fencepost_sys::Range;
 use super::Heap;
 use crate::geometry::{SPAN_BYTES, align_up};
 use crate::region::Region;
+use crate::span::Life;
 
 impl Heap {
     /// The memory that it keeps: blocks', and the tables about them.
@@ -36,7 +37,7 @@ impl Heap {
     }
 
     /// First address of the first span.
-    #[inline]
+    #[inline(always)]
     pub(super) fn base(&self) -> usize {
         self.first.load(Ordering::Relaxed)
     }
@@ -47,13 +48,26 @@ impl Heap {
     }
 
     /// All addresses that blocks can have.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn addresses(&self) -> Range {
         Range { start: self.base(), len: self.bytes.load(Ordering::Relaxed) }
     }
 
+    /// Whether an address is one that blocks can have. Takes no lock.
+    #[inline(always)]
+    pub(crate) fn owns(&self, address: usize) -> bool {
+        self.addresses().contains(address)
+            && (self.lost.load(Ordering::Relaxed) == 0 || !self.is_lost(address))
+    }
+
+    #[cold]
+    fn is_lost(&self, address: usize) -> bool {
+        let index = address.wrapping_sub(self.addresses().start) / SPAN_BYTES;
+        self.span(index).is_some_and(|span| span.life() == Life::Lost)
+    }
+
     /// The addresses of a run.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn run_range(&self, index: usize, spans: usize) -> Range {
         Range {
             start: self.base().wrapping_add(index.wrapping_mul(SPAN_BYTES)),

@@ -5,7 +5,7 @@
 //! stack; each has so many walks of its stack, and is only counted after: a loop of a million wrong accesses costs a
 //! million steps, not a million walks. A full table counts what it has no place for as known.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use fencepost_sys::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Distinct errors remembered.
 const DISTINCT: usize = 1024;

@@ -6,8 +6,8 @@
 //! closed are left alone: a note in the page table that says so would be lost.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering};
 
+use fencepost_sys::atomic::{AtomicU32, Ordering};
 use fencepost_sys::{Noting, Platform, Range, VmError, VmResult};
 
 use super::{Purpose, SealFailure, SealTicket};

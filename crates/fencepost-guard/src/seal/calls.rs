@@ -3,9 +3,8 @@
 //! The kernel does not fault: it would answer `EFAULT`. So before the call it is said what there is to say, the pages are
 //! opened, and after the call they are closed again. Meanwhile they are open to all threads.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
-
 use fencepost_record::{AccessType, ErrorKind, Note};
+use fencepost_sys::atomic::{AtomicUsize, Ordering};
 use fencepost_sys::{Platform, Protection, Range};
 
 use super::log::Entry;

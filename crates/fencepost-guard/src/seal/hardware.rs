@@ -6,9 +6,9 @@
 //! several watched ranges, or runs as a step, the others are known by what has changed.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use fencepost_record::{AccessType, Bytes};
+use fencepost_sys::atomic::{AtomicU32, AtomicUsize, Ordering};
 use fencepost_sys::{Hit, Platform, Range, WATCHPOINTS, WatchpointOffer, watchpoints_of};
 
 use super::log::Entry;

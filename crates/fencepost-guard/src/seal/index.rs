@@ -9,9 +9,8 @@
 //! the number's first store goes before the changes (the fence), and its second after them (Release); a reader's loads lie
 //! between its own two (Acquire, and the fence).
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-
 use fencepost_sys::Range;
+use fencepost_sys::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::table::{Seal, Seals, overlap};
 use crate::pattern::mix;

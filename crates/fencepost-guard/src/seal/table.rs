@@ -4,9 +4,8 @@
 //! ends. Who writes has the seals' lock, but for a tripwire, which its own fault ends. The table is reserved when it is
 //! first needed and committed as it grows, so that programs without seals have none.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-
 use fencepost_record::Bytes;
+use fencepost_sys::atomic::{AtomicU32, AtomicUsize, Ordering};
 use fencepost_sys::{Memory, Protection, Range, VmResult};
 
 use super::hardware::Shadows;

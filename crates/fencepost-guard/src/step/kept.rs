@@ -1,6 +1,6 @@
 //! Pages whose content is kept after a step, so that a program reads back what it wrote.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use fencepost_sys::atomic::{AtomicUsize, Ordering};
 
 /// How many.
 const KEPT: usize = 256;

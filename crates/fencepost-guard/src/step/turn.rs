@@ -3,9 +3,8 @@
 //! Not a [`crate::lock::Lock`]: it is held while the program's own instruction runs, so its holder is known by
 //! thread, and a holder that does not come back loses it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use fencepost_sys::Platform;
+use fencepost_sys::atomic::{AtomicU64, Ordering};
 
 /// How long who waits sees no news of a turn before it is taken for left, in milliseconds. A step is a few
 /// instructions of work; this is for a busy machine.

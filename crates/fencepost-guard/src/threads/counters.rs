@@ -1,8 +1,7 @@
 //! What each thread counts.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use fencepost_record::{UNGUARDED_REASONS, Unguarded};
+use fencepost_sys::atomic::{AtomicU64, Ordering};
 
 /// Counters of one thread. Only their thread writes them; anyone may read.
 #[repr(C)]
@@ -22,7 +21,7 @@ impl Counters {
     }
 
     /// Adds to a counter that only this thread writes: no locked instruction.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn bump(counter: &AtomicU64, by: u64) {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
     }

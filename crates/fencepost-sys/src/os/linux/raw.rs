@@ -8,6 +8,9 @@ use core::arch::asm;
 
 use crate::{VmError, VmResult};
 
+/// Results from here on are error numbers: the kernel keeps the last page of addresses for them.
+const ERRORS: usize = usize::MAX - 4094;
+
 /// A system error number, as the kernel gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Errno(pub(super) i32);
@@ -28,7 +31,7 @@ impl From<Errno> for VmError {
 /// # Safety
 /// The call's own rules for these arguments must hold; every address among them that the kernel writes to must be
 /// the caller's.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn call(number: libc::c_long, args: [usize; 6]) -> Result<usize, Errno> {
     let [a, b, c, d, e, f] = args;
     let result: isize;
@@ -55,27 +58,27 @@ pub(super) unsafe fn call(number: libc::c_long, args: [usize; 6]) -> Result<usiz
             options(nostack),
         );
     }
-    // The kernel keeps the last page of addresses for error numbers.
-    if (-4095..0).contains(&result) { Err(Errno(result.unsigned_abs() as i32)) } else { Ok(result as usize) }
+    if result as usize >= ERRORS { Err(Errno(result.unsigned_abs() as i32)) } else { Ok(result as usize) }
 }
 
 /// As [`call`] with the arguments that there are; the rest are zero.
 macro_rules! syscall {
-    ($number:expr $(, $arg:expr)* $(,)?) => {
-        $crate::os::linux::raw::call($number, $crate::os::linux::raw::six(&[$($arg as usize),*]))
+    ($number:expr $(,)?) => { syscall!(@six $number; 0, 0, 0, 0, 0, 0) };
+    ($number:expr, $a:expr $(,)?) => { syscall!(@six $number; $a, 0, 0, 0, 0, 0) };
+    ($number:expr, $a:expr, $b:expr $(,)?) => { syscall!(@six $number; $a, $b, 0, 0, 0, 0) };
+    ($number:expr, $a:expr, $b:expr, $c:expr $(,)?) => { syscall!(@six $number; $a, $b, $c, 0, 0, 0) };
+    ($number:expr, $a:expr, $b:expr, $c:expr, $d:expr $(,)?) => {
+        syscall!(@six $number; $a, $b, $c, $d, 0, 0)
     };
+    ($number:expr, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr $(,)?) => {
+        syscall!(@six $number; $a, $b, $c, $d, $e, 0)
+    };
+    ($number:expr, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr $(,)?) => {
+        syscall!(@six $number; $a, $b, $c, $d, $e, $f)
+    };
+    (@six $number:expr; $($arg:expr),*) => { $crate::os::linux::raw::call($number, [$($arg as usize),*]) };
 }
 pub(super) use syscall;
-
-/// Fills up the arguments of a call with zeros.
-#[inline]
-pub(super) fn six(args: &[usize]) -> [usize; 6] {
-    let mut all = [0; 6];
-    for (place, arg) in all.iter_mut().zip(args) {
-        *place = *arg;
-    }
-    all
-}
 
 /// An open file of our own, closed at the end of its scope.
 pub(super) struct File(i32);
