@@ -13,6 +13,7 @@ use place::lay_patterns;
 pub(crate) use place::redzones;
 
 use crate::calls::INNER_CALL;
+use crate::family::Family;
 use crate::geometry::{House, Side};
 use crate::hooks::Tracing;
 use crate::limits::{HELD_STEP, LIVE_STEP};
@@ -44,8 +45,17 @@ pub enum Placed {
 impl<P: Platform> Guard<P> {
     /// Allocates a guarded block, or says who else is to serve it. `anchor` is an address in the caller's stack
     /// frame: younger frames are left out of the allocation's stack.
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> Placed {
+        match self.allocate_at_once(layout, zeroed, Family::Rust, anchor) {
+            Some(block) => Placed::Here(block),
+            None => self.allocate_or_not(layout, zeroed, anchor),
+        }
+    }
+
+    /// [`Guard::allocate`] after [`Guard::allocate_at_once`] had nothing.
+    #[inline(never)]
+    pub fn allocate_or_not(&self, layout: Layout, zeroed: bool, anchor: usize) -> Placed {
         let Some(setup) = self.ready() else { return self.not_ready() };
         let Some(state) = self.thread(setup) else {
             if self.is_rendering_here() {
@@ -129,12 +139,6 @@ impl<P: Platform> Guard<P> {
         zeroed: bool,
         anchor: usize,
     ) -> Placed {
-        if setup.is_steady
-            && let Some(block) = self.allocate_steadily(setup, state, layout, zeroed, anchor)
-        {
-            Counters::bump(&state.counters.guarded, 1);
-            return Placed::Here(block);
-        }
         if self.is_to_fail(setup) {
             return Placed::Fail;
         }
@@ -206,7 +210,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Keeps this thread's stack, and gives its number.
-    fn trace(&self, state: Option<&ThreadState>, anchor: usize, depth: usize) -> u32 {
+    pub(crate) fn trace(&self, state: Option<&ThreadState>, anchor: usize, depth: usize) -> u32 {
         let mut tracing = Tracing { anchor, depth, stack: Range::default(), memory: Range::default() };
         if let Some(state) = state {
             tracing.stack = state.stack();
@@ -216,6 +220,7 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Adds to what this thread holds, and now and then to what all hold.
+    #[inline(never)]
     pub(crate) fn count_held(&self, state: &ThreadState, held: u64, blocks: u64) {
         Counters::bump(&state.held_delta, held);
         Counters::bump(&state.live_delta, blocks);
@@ -229,6 +234,33 @@ impl<P: Platform> Guard<P> {
         }
         if delta.unsigned_abs() >= LIVE_STEP {
             self.add_live(state);
+        }
+    }
+
+    /// [`Guard::count_held`] for a block that is allocated.
+    #[inline(always)]
+    pub(crate) fn count_birth(&self, state: &ThreadState, held: u64) {
+        let held = state.held_delta.load(Ordering::Relaxed).wrapping_add(held);
+        let live = state.live_delta.load(Ordering::Relaxed).wrapping_add(1);
+        state.held_delta.store(held, Ordering::Relaxed);
+        state.live_delta.store(live, Ordering::Relaxed);
+        if live.cast_signed() > state.live_peak.load(Ordering::Relaxed).cast_signed() {
+            state.live_peak.store(live, Ordering::Relaxed);
+        }
+        if is_much(held, live) {
+            self.count_held(state, 0, 0);
+        }
+    }
+
+    /// The same for a block that is freed.
+    #[inline(always)]
+    pub(crate) fn count_death(&self, state: &ThreadState, held: u64) {
+        let held = state.held_delta.load(Ordering::Relaxed).wrapping_sub(held);
+        let live = state.live_delta.load(Ordering::Relaxed).wrapping_sub(1);
+        state.held_delta.store(held, Ordering::Relaxed);
+        state.live_delta.store(live, Ordering::Relaxed);
+        if is_much(held, live) {
+            self.count_held(state, 0, 0);
         }
     }
 
@@ -259,6 +291,12 @@ impl<P: Platform> Guard<P> {
             self.disable("the fault handler could not be installed again");
         }
     }
+}
+
+/// Whether a thread's own differences are to be added to the common counts: as far from zero as the steps, or nearly.
+#[inline(always)]
+const fn is_much(held: u64, live: u64) -> bool {
+    held.wrapping_add(HELD_STEP) >= 2 * HELD_STEP || live.wrapping_add(LIVE_STEP) >= 2 * LIVE_STEP
 }
 
 /// Which end of a block sits on the guard page.

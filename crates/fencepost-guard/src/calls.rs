@@ -46,6 +46,7 @@ impl<P: Platform> Guard<P> {
     pub fn expect_filter(&self) {
         self.filtered.store(1, Ordering::Relaxed);
         self.moving.give_way();
+        self.end_steady();
     }
 
     /// Notes this thread's name, which has changed.

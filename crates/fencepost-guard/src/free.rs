@@ -12,7 +12,7 @@ use fencepost_sys::{Platform, Range};
 use crate::allocate::redzones;
 use crate::diagnose::Beside;
 use crate::family::Given;
-use crate::geometry::align_down;
+use crate::geometry::{Geometry, align_down};
 use crate::heap::Found;
 use crate::options::Mode;
 use crate::quick::LOWEST;
@@ -52,12 +52,18 @@ impl Named {
 impl<P: Platform> Guard<P> {
     /// Frees a block, or says who is to do it. `how` is the program's call: free or realloc. `anchor` is as for
     /// [`Guard::allocate`].
-    #[inline]
+    #[inline(always)]
     pub fn free(&self, block: NonNull<u8>, given: impl Into<Given>, how: AccessType, anchor: usize) -> Freed {
-        self.free_given(block, given.into(), how, anchor)
+        let given = given.into();
+        if self.free_at_once(block, &given, anchor) {
+            return Freed::Here;
+        }
+        self.free_given(block, given, how, anchor)
     }
 
-    fn free_given(&self, block: NonNull<u8>, given: Given, how: AccessType, anchor: usize) -> Freed {
+    /// [`Guard::free`] after [`Guard::free_at_once`] has done nothing.
+    #[inline(never)]
+    pub fn free_given(&self, block: NonNull<u8>, given: Given, how: AccessType, anchor: usize) -> Freed {
         let address = block.as_ptr() as usize;
         if self.is_foreign(address) {
             return Freed::Inner;
@@ -81,8 +87,8 @@ impl<P: Platform> Guard<P> {
             compiler_fence(Ordering::SeqCst);
         }
         let freed = if ours {
-            let steady = state.filter(|_| setup.is_steady && !nested);
-            if steady.is_some_and(|state| self.free_steadily(setup, state, address, &given, anchor)) {
+            let steady = state.filter(|_| self.is_steady() && !nested);
+            if steady.is_some_and(|state| self.free_to_stock(setup, state, address, &given, anchor)) {
                 // Done.
             } else if setup.options.mode == Mode::Budget {
                 let begun = self.platform.now_ns();
@@ -268,7 +274,13 @@ impl<P: Platform> Guard<P> {
 
     /// The pages of a small slot.
     pub(crate) fn data_of_small(&self, setup: &Setup, index: usize, pages: usize, number: usize) -> Range {
-        let within = setup.geometry().slot_data(pages, number);
+        self.data_in(setup.geometry(), index, pages, number)
+    }
+
+    /// The same.
+    #[inline(always)]
+    pub(crate) fn data_in(&self, geometry: &Geometry, index: usize, pages: usize, number: usize) -> Range {
+        let within = geometry.slot_data(pages, number);
         Range { start: self.heap.run_range(index, 1).start.wrapping_add(within.start), len: within.len }
     }
 

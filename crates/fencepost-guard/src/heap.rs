@@ -168,7 +168,7 @@ impl Heap {
     }
 
     /// Spans ever handed out.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn spans_used(&self) -> usize {
         self.frontier.load(Ordering::Acquire)
     }

@@ -48,6 +48,11 @@ impl Bounds {
         let reserve = system_max / MAPPINGS_SHARE;
         system_max.saturating_sub(now).saturating_sub(reserve)
     }
+
+    /// With fewer mappings than this every block may be guarded as far as they go: see [`Limits::allow`].
+    pub(crate) fn mappings_roomy(&self) -> usize {
+        self.mappings_max.map_or(usize::MAX, |most| (most / 4).saturating_mul(3))
+    }
 }
 
 impl Limits {
@@ -74,12 +79,17 @@ impl Limits {
         self.withheld.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether a block that will hold `bytes` may be guarded and nothing is near its limit, given what is held for tables.
-    #[inline]
-    pub(crate) fn is_roomy(&self, bounds: &Bounds, tables: u64, bytes: u64) -> bool {
-        let held = self.held.load(Ordering::Relaxed).saturating_add(tables);
-        let few = |most: usize| self.mappings.load(Ordering::Relaxed) / 3 < most / 4;
-        held.saturating_add(bytes) <= bounds.held_max && bounds.mappings_max.is_none_or(few)
+    /// What will be held with a block of `bytes` and with the tables. Below zero, which the count can be for a moment, is a
+    /// huge number.
+    #[inline(always)]
+    pub(crate) fn held_and(&self, tables: u64, bytes: u64) -> u64 {
+        self.held.load(Ordering::Relaxed).wrapping_add(tables).wrapping_add(bytes)
+    }
+
+    /// Mappings that open blocks cost.
+    #[inline(always)]
+    pub(crate) fn mappings(&self) -> usize {
+        self.mappings.load(Ordering::Relaxed)
     }
 
     /// Whether a block that will hold `bytes` may be guarded, given what is held for tables and where to get a random number.

@@ -190,17 +190,21 @@ impl<P: Platform> Guard<P> {
     }
 
     /// Moves the pages of a block that is being freed to the slot `ready` of this thread's span, which [`Guard::target`] gave.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn move_to(&self, data: Range, stale: Range, to: Range, span: &Span, slot: &Slot) {
+        let offset = stale.start.wrapping_sub(data.start);
+        // What can be done before the call is cheaper there.
+        slot.set_stale(Range { start: to.start.wrapping_add(offset), len: stale.len });
         // SAFETY: the block is being freed and its pages are ours; slot `ready` of this thread's own span is missing.
         match unsafe { self.platform.move_pages(data, to.start) } {
             Ok(()) => {
-                let offset = stale.start.wrapping_sub(data.start);
-                slot.set_stale(Range { start: to.start.wrapping_add(offset), len: stale.len });
                 let ready = span.ready.load(Ordering::Relaxed).wrapping_add(1);
                 span.ready.store(ready, Ordering::Relaxed);
             }
-            Err(partly) => self.close_what_stayed(data, to, partly),
+            Err(partly) => {
+                slot.set_stale(Range::default());
+                self.close_what_stayed(data, to, partly);
+            }
         }
     }
 
@@ -214,7 +218,10 @@ impl<P: Platform> Guard<P> {
                 let _ = renewed;
             }
             // Other calls of its kind may still work.
-            MissingError::Denied => self.moving.offer.store(MissingOffer::Copies as u32, Ordering::Relaxed),
+            MissingError::Denied => {
+                self.moving.offer.store(MissingOffer::Copies as u32, Ordering::Relaxed);
+                self.end_steady();
+            }
             MissingError::Taken => self.drop_rest(to, partly.done),
             _ => {}
         }
@@ -294,6 +301,7 @@ impl<P: Platform> Guard<P> {
     /// From here on new spans are lazy memory. Says so once.
     #[cold]
     fn give_up_moving(&self, why: &str) {
+        self.end_steady();
         if self.moving.broken.swap(1, Ordering::Relaxed) == 0 {
             self.complain(format_args!(
                 "engine=move has stopped ({why}): new blocks are guarded in another way"

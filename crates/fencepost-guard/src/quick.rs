@@ -43,6 +43,8 @@ pub(crate) struct Quick {
     idle: AtomicU32,
     /// Not 0 when C's allocation functions are exported over this runtime, so that an inner allocator may come back here.
     exported: AtomicU32,
+    /// Not 0 while most calls can be steady ones (`steady.rs`).
+    pub(crate) steady: AtomicU32,
 }
 
 impl Quick {
@@ -53,6 +55,7 @@ impl Quick {
             above: AtomicUsize::new(0),
             idle: AtomicU32::new(0),
             exported: AtomicU32::new(0),
+            steady: AtomicU32::new(0),
         }
     }
 

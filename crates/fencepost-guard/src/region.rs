@@ -71,6 +71,18 @@ impl Region {
         Ok(())
     }
 
+    /// The `index`-th `T` of the table.
+    ///
+    /// # Safety
+    /// As for [`Region::get`], and the table must be committed that far.
+    #[inline(always)]
+    pub(crate) unsafe fn at<T: Sync>(&self, index: usize) -> &'static T {
+        let offset = index.wrapping_mul(size_of::<T>());
+        let address = self.start.load(Ordering::Relaxed).wrapping_add(offset);
+        // SAFETY: as below; that the address is committed is the caller's word.
+        unsafe { &*(address as *const T) }
+    }
+
     /// The `index`-th `T` of the table, if that part is committed.
     ///
     /// # Safety

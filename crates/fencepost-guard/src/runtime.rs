@@ -32,6 +32,7 @@ use crate::region::Region;
 use crate::remains::Remains;
 use crate::report::{Frames, Reporter};
 use crate::seal::{Audits, Ring, Seals};
+use crate::steady::Lane;
 use crate::step::Stepping;
 use crate::threads::{BUSY, GONE, ThreadState, ThreadTable};
 
@@ -43,6 +44,7 @@ pub(crate) struct Setup {
     pub(crate) lets_pass: bool,
     /// Whether most calls can be steady ones (`steady.rs`).
     pub(crate) is_steady: bool,
+    pub(crate) lane: Lane,
     /// Whether filters ask for a thread's name, and for an allocation's stack.
     pub(crate) by_thread: bool,
     pub(crate) by_stack: bool,
@@ -176,6 +178,16 @@ impl<P: Platform> Guard<P> {
         unsafe { (*self.setup.get()).as_ref() }
     }
 
+    /// What the start decided.
+    ///
+    /// # Safety
+    /// The setup must have been stored, and the caller know of it by an Acquire load.
+    #[inline(always)]
+    pub(crate) unsafe fn stored_setup(&self) -> &Setup {
+        // SAFETY: as for `decided_now`; the setup is there by the caller's word.
+        unsafe { (*self.setup.get()).as_ref().unwrap_unchecked() }
+    }
+
     /// Whether nothing was ever guarded and nothing will be.
     #[inline]
     pub fn is_off(&self) -> bool {
@@ -195,6 +207,7 @@ impl<P: Platform> Guard<P> {
 
     /// Stops guarding new blocks, and says so once. Blocks that are guarded stay so.
     pub(crate) fn disable(&self, why: &str) {
+        self.end_steady();
         if self.disabled.swap(1, Ordering::Relaxed) == 0 {
             self.complain(format_args!(
                 "fault of its own ({why}): no further blocks are guarded; the program goes on"
@@ -218,6 +231,9 @@ impl<P: Platform> Guard<P> {
             self.quick.set_idle();
         }
         self.state.store(state, Ordering::Release);
+        if state == READY && self.moving.moves() && self.decided().is_some_and(|setup| setup.is_steady) {
+            self.begin_steady();
+        }
         if let Some(setup) = self.decided() {
             self.write_start_line(setup);
         }
@@ -326,7 +342,14 @@ impl<P: Platform> Guard<P> {
     /// Milliseconds since the start, as the records keep them.
     #[inline(always)]
     pub(crate) fn now(&self, setup: &Setup) -> u32 {
-        u32::try_from(self.platform.now_ms().saturating_sub(setup.started_ms)).unwrap_or(u32::MAX)
+        self.now_since(setup.started_ms)
+    }
+
+    /// The same, given when that was.
+    #[inline(always)]
+    pub(crate) fn now_since(&self, started_ms: u64) -> u32 {
+        let since = self.platform.now_ms().saturating_sub(started_ms);
+        if since < u64::from(u32::MAX) { since as u32 } else { u32::MAX }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::output::Line;
 use crate::pattern::{FILL_RANGE, Patterns};
 use crate::runtime::{Guard, Setup};
 use crate::sites::keeps_samples;
+use crate::steady::Lane;
 
 /// Address space for the heap beyond the quarantine, so that live blocks have room: half as much again.
 const HEADROOM_SHARE: u64 = 2;
@@ -80,6 +81,7 @@ impl<P: Platform> Guard<P> {
             options,
             lets_pass: crate::quick::lets_pass(&options),
             is_steady: false,
+            lane: Lane::NONE,
             by_thread: ask_for_thread(&options),
             by_stack: ask_for_stack(&options),
             heap: self.heap_setup(&options, &offers),
@@ -111,6 +113,7 @@ impl<P: Platform> Guard<P> {
         });
         match taken {
             Ok(()) => {
+                setup.lane = Lane::of(&setup);
                 if options.mode.leaves_most() {
                     // Most blocks will be the inner allocator's, whose free has checks of its own.
                     self.inner_block();

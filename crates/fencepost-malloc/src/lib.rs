@@ -134,8 +134,11 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
             return self.inner_block(layout, zeroed);
         }
         self.guard.note_exported();
+        if let Some(block) = self.guard.allocate_at_once(layout, zeroed, self.family(family), anchor) {
+            return Ok(block);
+        }
         self.start();
-        match self.guard.allocate(layout, zeroed, anchor) {
+        match self.guard.allocate_or_not(layout, zeroed, anchor) {
             Placed::Here(block) => {
                 self.guard.mark(block, self.family(family));
                 Ok(block)
@@ -335,19 +338,28 @@ impl<P: Platform, I: Inner> Malloc<P, I> {
     #[inline]
     pub unsafe fn free(&self, block: *mut u8, mut given: Given, anchor: usize) {
         given.family = self.family(given.family);
+        if let Some(present) = NonNull::new(block)
+            && !self.guard.is_foreign(block.addr())
+            && self.guard.free_at_once(present, &given, anchor)
+        {
+            return;
+        }
         // SAFETY: passed on to the caller.
         unsafe { self.release(block, given, AccessType::Free, anchor) };
     }
 
+    /// What is not freed at once.
+    ///
     /// # Safety
     /// As [`Malloc::realloc`].
+    #[inline(never)]
     unsafe fn release(&self, block: *mut u8, given: Given, how: AccessType, anchor: usize) {
         if self.guard.is_foreign(block.addr()) {
             // SAFETY: as below.
             return unsafe { self.inner.free(block) };
         }
         let Some(present) = NonNull::new(block) else { return };
-        if self.guard.free(present, given, how, anchor) == Freed::Inner {
+        if self.guard.free_given(present, given, how, anchor) == Freed::Inner {
             // SAFETY: the runtime says that the inner heap handed this block out; the rest is the caller's word.
             unsafe { self.inner.free(block) };
         }

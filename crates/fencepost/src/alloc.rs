@@ -4,7 +4,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use std::alloc::System;
 
-use fencepost_guard::{Content, Door, Freed, Placed, Resize, options};
+use fencepost_guard::{Content, Door, Family, Freed, Placed, Resize, options};
 use fencepost_record::AccessType;
 
 use crate::runtime::{GUARD, begin, here};
@@ -49,12 +49,13 @@ impl<A> GuardedAlloc<A> {
 }
 
 impl<A: GlobalAlloc> GuardedAlloc<A> {
-    #[inline]
+    /// What is not allocated at once.
+    #[inline(never)]
     fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> *mut u8 {
         if !GUARD.has_begun() {
             begin(self.options);
         }
-        match GUARD.allocate(layout, zeroed, anchor) {
+        match GUARD.allocate_or_not(layout, zeroed, anchor) {
             Placed::Here(block) => block.as_ptr(),
             Placed::Fail => core::ptr::null_mut(),
             Placed::Inner => {
@@ -95,6 +96,9 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
     fn ask(&self, size: usize, align: usize, zeroed: bool, door: Door, anchor: usize) -> *mut u8 {
         // SAFETY: both are of the layout that the caller of `GlobalAlloc` gave.
         let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        if let Some(block) = GUARD.allocate_at_once(layout, zeroed, Family::Rust, anchor) {
+            return block.as_ptr();
+        }
         if GUARD.passes(size, door, || anchor) {
             return self.allocate_inner(layout, zeroed);
         }
@@ -103,14 +107,17 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
 
     /// # Safety
     /// As [`GlobalAlloc::dealloc`].
-    #[cold]
     #[inline(never)]
     unsafe fn free_here(block: *mut u8, size: usize, align: usize, this: &Self) {
-        // SAFETY: passed on to the caller, whose layout it is.
-        unsafe {
-            let layout = Layout::from_size_align_unchecked(size, align);
-            this.free(block, layout, AccessType::Free, here());
+        let anchor = here();
+        // SAFETY: it is the caller's layout.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        let Some(present) = NonNull::new(block) else { return };
+        if GUARD.free_at_once(present, &layout.into(), anchor) {
+            return;
         }
+        // SAFETY: passed on to the caller.
+        unsafe { this.free(block, layout, AccessType::Free, anchor) };
     }
 
     /// # Safety
@@ -154,7 +161,8 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
             Resize::Inner => layout,
             Resize::Move(old) => old,
         };
-        let moved = self.allocate(new, false, anchor);
+        let at_once = GUARD.allocate_at_once(new, false, Family::Rust, anchor);
+        let moved = at_once.map_or_else(|| self.allocate(new, false, anchor), NonNull::as_ptr);
         let Some(target) = NonNull::new(moved) else { return moved };
         match GUARD.move_content(present, target, [old.size(), new_size], anchor) {
             Content::Moved => {}
@@ -174,12 +182,14 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
         moved
     }
 
+    /// What is not freed at once.
+    ///
     /// # Safety
     /// As [`GlobalAlloc::dealloc`].
-    #[inline]
+    #[inline(never)]
     unsafe fn free(&self, block: *mut u8, layout: Layout, how: AccessType, anchor: usize) {
         let Some(present) = NonNull::new(block) else { return };
-        if GUARD.free(present, layout, how, anchor) == Freed::Inner {
+        if GUARD.free_given(present, layout.into(), how, anchor) == Freed::Inner {
             // SAFETY: the runtime says that the inner allocator gave this block out; the rest is the caller's word.
             unsafe { self.inner.dealloc(block, layout) };
         }

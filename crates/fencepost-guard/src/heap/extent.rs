@@ -1,13 +1,14 @@
-//! Where the heap's addresses are.
+//! Where the heap's addresses are, and what lies at them.
 
 use core::sync::atomic::Ordering;
 
 use fencepost_sys::Range;
 
 use super::Heap;
-use crate::geometry::{SPAN_BYTES, align_up};
+use crate::geometry::{SLOTS_STRIDE, SPAN_BYTES, align_up};
 use crate::region::Region;
-use crate::span::Life;
+use crate::slot::Slot;
+use crate::span::{Life, Span};
 
 impl Heap {
     /// The memory that it keeps: blocks', and the tables about them.
@@ -51,6 +52,23 @@ impl Heap {
     #[inline(always)]
     pub(crate) fn addresses(&self) -> Range {
         Range { start: self.base(), len: self.bytes.load(Ordering::Relaxed) }
+    }
+
+    /// A span that was ever handed out, or lies below such a one.
+    #[inline(always)]
+    pub(crate) fn known_span(&self, index: usize) -> Option<&'static Span> {
+        // SAFETY: as for `span`; the tables were made long enough before the frontier passed the span (`Heap::advance`).
+        (index < self.spans_used()).then(|| unsafe { self.spans.at::<Span>(index) })
+    }
+
+    /// The record of a slot of a span of small ones.
+    ///
+    /// # Safety
+    /// [`Heap::known_span`] must know the span, and `slot` be less than [`SLOTS_STRIDE`].
+    #[inline(always)]
+    pub(crate) unsafe fn known_slot(&self, span: usize, slot: usize) -> &'static Slot {
+        // SAFETY: as for `small_slot`; the tables are long enough by the caller's word, as above.
+        unsafe { self.slots.at::<Slot>(span.wrapping_mul(SLOTS_STRIDE).wrapping_add(slot)) }
     }
 
     /// Whether an address is one that blocks can have. Takes no lock.

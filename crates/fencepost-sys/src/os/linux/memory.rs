@@ -7,12 +7,12 @@
 //! Guard markers and vectored advice are newer than the `libc` crate's constants: see `madvise(2)` and
 //! `include/uapi/asm-generic/mman-common.h` of the kernel.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-use core::{cell::Cell, ptr::null};
+use core::ptr::null;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::probe::{self, Feature};
 use super::raw::{self, Errno, syscall};
-use super::{Host, keys, limits, read, write_key};
+use super::{Host, keys, limits, read, word, write_key};
 use crate::{Memory, Moved, Offers, Protection, Range, VmError, VmResult};
 
 /// Drops pages and makes them trap, by a marker in the page table.
@@ -310,25 +310,30 @@ struct Shard(AtomicU64);
 
 const SHARDS: usize = 64;
 static CALLS: [Shard; SHARDS] = [const { Shard(AtomicU64::new(0)) }; SHARDS];
-/// The number after the last shard that a thread has, plus one: later threads count in [`SHARED_CALLS`].
-static NEXT_SHARD: AtomicU64 = AtomicU64::new(1);
+/// The first shard that no thread has; past the last one threads count in [`SHARED_CALLS`].
+static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 static SHARED_CALLS: AtomicU64 = AtomicU64::new(0);
 
-thread_local! {
-    /// This thread's shard, plus one; 0 before its first call.
-    static SHARD: Cell<u64> = const { Cell::new(0) };
+/// This thread's word when there was no shard left for it.
+const SHARED: usize = 1;
+
+/// Counts one system call. A thread's word holds the address of its shard.
+#[inline(always)]
+pub(super) fn count() {
+    let place = word::count();
+    if place <= SHARED {
+        return count_first(place);
+    }
+    // SAFETY: such a word is only ever set below, to the address of a counter that lives as long as the process.
+    let count = unsafe { &*(place as *const AtomicU64) };
+    // This thread's alone: no locked instruction. (A signal handler that comes in between may go uncounted.)
+    count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
-/// Counts one system call.
-pub(super) fn count() {
-    let mut shard = SHARD.get();
-    if shard == 0 {
-        shard = NEXT_SHARD.fetch_add(1, Ordering::Relaxed).max(1);
-        SHARD.set(shard);
-    }
-    match CALLS.get(shard as usize) {
-        // This thread's alone: no locked instruction. (A signal handler that comes in between may go uncounted.)
-        Some(Shard(count)) => count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
-        None => _ = SHARED_CALLS.fetch_add(1, Ordering::Relaxed),
-    }
+/// The same in a thread that has no shard (yet).
+#[cold]
+fn count_first(place: usize) {
+    let shard = if place == SHARED { None } else { CALLS.get(NEXT_SHARD.fetch_add(1, Ordering::Relaxed)) };
+    word::set_count(shard.map_or(SHARED, |shard| (&raw const shard.0).expose_provenance()));
+    shard.map_or(&SHARED_CALLS, |shard| &shard.0).fetch_add(1, Ordering::Relaxed);
 }

@@ -101,13 +101,14 @@ pub(super) fn expect_filter() {
         | Feature::WriteProtect as u32
         | Feature::Scan as u32;
     DENIED.fetch_or(unusual, Ordering::Relaxed);
-    FILTERED.store(true, Ordering::Relaxed);
+    FILTERED.store(true, Ordering::SeqCst);
+    userfault::forbid_moves();
     forget_vectored();
 }
 
 /// Whether a filter may end the process for a call that no C library's allocator makes.
 pub(super) fn filtered() -> bool {
-    FILTERED.load(Ordering::Relaxed)
+    FILTERED.load(Ordering::SeqCst)
 }
 
 /// Tries everything and remembers what worked.

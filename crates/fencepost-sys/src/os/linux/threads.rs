@@ -88,12 +88,12 @@ impl Threads for Host {
         pthread_stack()
     }
 
-    #[inline]
+    #[inline(always)]
     fn now_ms(&self) -> u64 {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: clock_gettime writes one timespec. The clock exists since Linux 2.6.32.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
-        let milliseconds = now.tv_nsec.wrapping_div(1_000_000) as u64;
+        let milliseconds = (now.tv_nsec as u64) / 1_000_000;
         (now.tv_sec as u64).wrapping_mul(1000).wrapping_add(milliseconds)
     }
 

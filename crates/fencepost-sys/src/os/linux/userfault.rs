@@ -11,6 +11,8 @@
 //!
 //! Sources: userfaultfd(2), ioctl_userfaultfd(2), `include/uapi/linux/userfaultfd.h`, `mm/userfaultfd.c`.
 
+mod transfer;
+
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
@@ -19,6 +21,7 @@ use super::memory::{advise, count};
 use super::probe::{self, Feature};
 use super::raw::{self, Errno, syscall};
 use crate::{Missing, MissingError, MissingOffer, Partly, Range, VmError, VmResult};
+use transfer::{UFFDIO_COPY, UFFDIO_MOVE, transfer, why_not_moved};
 
 const UFFD_API: u64 = 0xaa;
 /// For faults of instructions only: what an ordinary user may ask for.
@@ -29,8 +32,6 @@ const FEATURE_MOVE: u64 = 1 << 16;
 const FEATURE_ASYNC: u64 = 1 << 15;
 const MODE_MISSING: u64 = 1;
 const MODE_WP: u64 = 2;
-/// Nobody waits for a page: every fault is a signal.
-const DONTWAKE: u64 = 1;
 /// Writes trap; without it that ends, and whoever waits is woken (nobody does).
 const PROTECT: u64 = 1;
 /// How often a call is made again that met somebody who changes the memory.
@@ -58,16 +59,6 @@ struct Register {
     ioctls: u64,
 }
 
-/// Of a copy and of a move alike.
-#[repr(C)]
-struct Transfer {
-    to: u64,
-    from: u64,
-    len: u64,
-    mode: u64,
-    done: i64,
-}
-
 #[repr(C)]
 struct WriteProtect {
     start: u64,
@@ -79,8 +70,6 @@ const UFFDIO_API: u64 = both_ways(0x3f, size_of::<Api>());
 /// `_IOR(0xaa, 0x01, struct uffdio_range)`.
 const UFFDIO_UNREGISTER: u64 = 0x8010_aa01;
 const UFFDIO_REGISTER: u64 = both_ways(0x00, size_of::<Register>());
-const UFFDIO_COPY: u64 = both_ways(0x03, size_of::<Transfer>());
-const UFFDIO_MOVE: u64 = both_ways(0x05, size_of::<Transfer>());
 const UFFDIO_WRITEPROTECT: u64 = both_ways(0x06, size_of::<WriteProtect>());
 
 /// `_IOWR(0xaa, number, size)`.
@@ -88,10 +77,9 @@ const fn both_ways(number: u64, size: usize) -> u64 {
     (3 << 30) | ((size as u64) << 16) | (0xaa << 8) | number
 }
 
-const _: () = assert!(size_of::<Api>() == 24 && size_of::<Register>() == 32 && size_of::<Transfer>() == 40);
-const _: () = assert!(offset_of!(Register, mode) == 16 && offset_of!(Transfer, done) == 32);
+const _: () = assert!(size_of::<Api>() == 24 && size_of::<Register>() == 32);
+const _: () = assert!(offset_of!(Register, mode) == 16);
 const _: () = assert!(UFFDIO_API == 0xc018_aa3f && UFFDIO_REGISTER == 0xc020_aa00);
-const _: () = assert!(UFFDIO_COPY == 0xc028_aa03 && UFFDIO_MOVE == 0xc028_aa05);
 const _: () = assert!(UFFDIO_WRITEPROTECT == 0xc018_aa06);
 
 /// What a fork wipes.
@@ -111,11 +99,35 @@ static INODE: AtomicU64 = AtomicU64::new(0);
 /// The address of the [`Wiped`] page; 0 before the first opening.
 static WIPED: AtomicUsize = AtomicUsize::new(0);
 
+/// The same address while pages may be moved: 0 as well where moving is not offered, a test denies it or a filter came
+/// into force. All that a move asks before its call.
+static MOVES_BY: AtomicUsize = AtomicUsize::new(0);
+
 fn wiped() -> Option<&'static Wiped> {
-    let address = WIPED.load(Ordering::Acquire);
-    // SAFETY: the address is that of a page that `prepare` mapped for this alone and that is never given back; it is made
-    // of atomics, and zeroed memory is a valid one.
+    wiped_at(WIPED.load(Ordering::Acquire))
+}
+
+#[inline(always)]
+fn wiped_at(address: usize) -> Option<&'static Wiped> {
+    // SAFETY: the callers' address is that of a page that `prepare` mapped for this alone and that is never given back; it
+    // is made of atomics, and zeroed memory is a valid one.
     (address != 0).then(|| unsafe { &*(address as *const Wiped) })
+}
+
+/// Lets pages be moved from here on, unless something is against it.
+fn allow_moves(wiped: &Wiped, offer: MissingOffer) {
+    let moves = offer == MissingOffer::Moves && !probe::denied(Feature::Move);
+    let address = if moves { core::ptr::from_ref(wiped).expose_provenance() } else { 0 };
+    MOVES_BY.store(address, Ordering::SeqCst);
+    // A filter that comes into force meanwhile is noted before it looks at what is allowed.
+    if probe::filtered() {
+        forbid_moves();
+    }
+}
+
+/// Moves nothing from here on.
+pub(super) fn forbid_moves() {
+    MOVES_BY.store(0, Ordering::SeqCst);
 }
 
 /// Maps the page that a fork wipes.
@@ -156,6 +168,7 @@ impl Missing for Host {
         LAST.store(fd.wrapping_add(1), Ordering::Relaxed);
         wiped.process.store(raw::process_id(), Ordering::Relaxed);
         wiped.number.store(fd.wrapping_add(1), Ordering::Release);
+        allow_moves(wiped, offer);
         Ok(offer)
     }
 
@@ -186,14 +199,23 @@ impl Missing for Host {
     }
 
     unsafe fn put_missing(&self, range: Range, from: usize) -> Result<(), Partly> {
-        transfer(UFFDIO_COPY, range.start, from, range.len)
-    }
-
-    unsafe fn move_pages(&self, from: Range, to: usize) -> Result<(), Partly> {
-        if probe::denied(Feature::Move) {
+        if probe::filtered() {
             return Err(Partly { done: 0, why: MissingError::Denied });
         }
-        transfer(UFFDIO_MOVE, to, from.start, from.len)
+        let fd = descriptor().map_err(|why| Partly { done: 0, why })?;
+        transfer(fd, UFFDIO_COPY, range.start, from, range.len)
+    }
+
+    /// All of it is inlined, the system call too: after a call the processor has forgotten where functions return to, so
+    /// that each level between it and the program costs a wrong guess.
+    #[inline(always)]
+    unsafe fn move_pages(&self, from: Range, to: usize) -> Result<(), Partly> {
+        let number = wiped_at(MOVES_BY.load(Ordering::Acquire))
+            .map_or(0, |wiped| wiped.number.load(Ordering::Acquire));
+        if number == 0 {
+            return Err(Partly { done: 0, why: why_not_moved() });
+        }
+        transfer(number.wrapping_sub(1), UFFDIO_MOVE, to, from.start, from.len)
     }
 
     unsafe fn drop_pages(&self, range: Range) -> VmResult {
@@ -345,54 +367,6 @@ fn register_as(fd: i32, range: Range, mode: u64) -> VmResult {
     // SAFETY: the kernel reads and writes one `Register`, which `wish` is; the callers own the range.
     unsafe { syscall!(libc::SYS_ioctl, fd, UFFDIO_REGISTER, &raw mut wish)? };
     Ok(())
-}
-
-/// Copies or moves pages. The callers own both ranges.
-fn transfer(request: u64, to: usize, from: usize, len: usize) -> Result<(), Partly> {
-    if probe::filtered() {
-        return Err(Partly { done: 0, why: MissingError::Denied });
-    }
-    let fd = descriptor().map_err(|why| Partly { done: 0, why })?;
-    let mut wish = Transfer { to: to as u64, from: from as u64, len: len as u64, mode: DONTWAKE, done: 0 };
-    count();
-    // SAFETY: the kernel reads and writes one `Transfer`, which `wish` is, and answers for what it does to ranges that
-    // are not registered with this descriptor by an error.
-    let Err(error) = (unsafe { syscall!(libc::SYS_ioctl, fd, request, &raw mut wish) }) else {
-        return Ok(());
-    };
-    // After an error the kernel says here how far it came, or the error once more.
-    let done = usize::try_from(wish.done).unwrap_or(0).min(len);
-    Err(Partly { done, why: why(error) })
-}
-
-fn why(error: Errno) -> MissingError {
-    match error.0 {
-        libc::EBUSY => MissingError::Shared,
-        libc::EEXIST => MissingError::Taken,
-        libc::EAGAIN => MissingError::Busy,
-        libc::ENOMEM => MissingError::NoMemory,
-        libc::EPERM | libc::EACCES | libc::ENOSYS => MissingError::Denied,
-        other => why_or_lost(other),
-    }
-}
-
-/// An error that a number which is no longer ours would give as well.
-#[cold]
-fn why_or_lost(error: i32) -> MissingError {
-    let Some(wiped) = wiped() else { return MissingError::Lost };
-    let number = wiped.number.load(Ordering::Acquire);
-    if number == 0 || !is_kept(number.wrapping_sub(1)) {
-        if wiped.process.load(Ordering::Relaxed) != raw::process_id() {
-            return MissingError::Borrowed;
-        }
-        wiped.number.store(0, Ordering::Release);
-        return MissingError::Lost;
-    }
-    match error {
-        libc::ENOENT | libc::EFAULT => MissingError::Absent,
-        libc::EINVAL => MissingError::Unfit,
-        other => MissingError::Other(other),
-    }
 }
 
 /// Puts a page in place, moves it, and sees each step by what traps; gives up what it opened.
