@@ -84,28 +84,41 @@ def fencepost(guarded, missing):
     return made
 
 
-def rows(dev, millis):
-    """Builds what is needed and gives the rows of the tables; what could not be built says why."""
+def profile_of(dev, packages):
+    """What cargo is told, the folder it builds in, and what that folder calls the profile."""
+    if not dev:
+        return ["--release"], TARGET, "release"
+    if packages:
+        return ["--config", 'profile.dev.package."*".opt-level=2'], os.path.join(TARGET, "compare-packages"), "debug"
+    return [], TARGET, "debug"
+
+
+def rows(dev, packages, millis):
+    """Builds what is needed and gives the rows of the tables; what could not be built says why. With `dev` the programs are
+    those of a dev build in every row, and so is what is linked into them; with `packages` all but the program itself is
+    optimised there."""
+    profile, folder, made_in = profile_of(dev, packages)
     say("building: plain and guarded")
-    why = build(["--release", "--bin", "plain"], TARGET)
+    why = build(["--release", "--bin", "plain"], TARGET) or build([*profile, "--bin", "plain"], folder)
     if why:
         sys.exit("compare: the plain programs are needed for every table: " + why)
-    profile = [] if dev else ["--release"]
-    why_guarded = build([*profile, "--features", "fencepost", "--bin", "guarded"], TARGET)
+    why_guarded = build([*profile, "--features", "fencepost", "--bin", "guarded"], folder)
     say("building: AddressSanitizer")
-    sanitizer = os.path.join(TARGET, "compare-asan")
+    sanitizer = os.path.join(TARGET, "compare-asan" + ("-packages" if packages else ""))
     # The sanitizer is a switch of the nightly compiler; the stable one has it under this variable.
-    why_asan = build(["--release", "--bin", "plain", "--target", TRIPLE], sanitizer, {
+    why_asan = build([*profile, "--bin", "plain", "--target", TRIPLE], sanitizer, {
         "RUSTC_BOOTSTRAP": "1", "RUSTFLAGS": "-Zsanitizer=address", "CFLAGS": "-fsanitize=address -g1"})
     say("building: mimalloc with guard pages")
-    guarding = os.path.join(TARGET, "compare-mimalloc")
-    why_mimalloc = build(["--release", "--features", "mimalloc", "--bin", "with_mimalloc"], guarding,
+    guarding = os.path.join(TARGET, "compare-mimalloc" + ("-packages" if packages else ""))
+    why_mimalloc = build([*profile, "--features", "mimalloc", "--bin", "with_mimalloc"], guarding,
                          {"CFLAGS": "-DMI_GUARDED=1"})
     say("building: the preload library")
     why_preload = build(["--release", "-p", "fencepost-preload"], TARGET, where=())
     library = os.path.join(TARGET, "release", "libfencepost_preload.so")
-    plain = os.path.join(TARGET, "release", "plain")
-    guarded = os.path.join(TARGET, "debug" if dev else "release", "guarded")
+    # The kernel's own figures are no matter of the program's profile; nobody preloads a dev build.
+    bare = os.path.join(TARGET, "release", "plain")
+    plain = os.path.join(folder, made_in, "plain")
+    guarded = os.path.join(folder, made_in, "guarded")
     made = [Row("system", plain), *fencepost(guarded, why_guarded)]
     made.append(Row("fencepost preload", plain, {"LD_PRELOAD": library, "FENCEPOST_OPTIONS": "summary=off"},
                     missing=why_preload))
@@ -116,13 +129,13 @@ def rows(dev, millis):
     valgrind = shutil.which("valgrind")
     made.append(Row("Valgrind memcheck", plain, before=[valgrind or "", "--quiet", "--num-callers=32"],
                     missing=absent(valgrind, "valgrind")))
-    asan = os.path.join(sanitizer, TRIPLE, "release", "plain")
+    asan = os.path.join(sanitizer, TRIPLE, made_in, "plain")
     made.append(Row("AddressSanitizer", asan, {"ASAN_OPTIONS": "detect_leaks=0"}, missing=why_asan))
     scudo = find("/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.scudo_standalone-x86_64.so")
     made.append(Row("scudo, GWP-ASan on all", plain, {
         "LD_PRELOAD": scudo or "",
         "SCUDO_OPTIONS": "GWP_ASAN_Enabled=1:GWP_ASAN_SampleRate=1:GWP_ASAN_MaxSimultaneousAllocations=30000",
     }, missing=absent(scudo, "libclang-rt-dev")))
-    made.append(Row("mimalloc, guarded", os.path.join(guarding, "release", "with_mimalloc"),
+    made.append(Row("mimalloc, guarded", os.path.join(guarding, made_in, "with_mimalloc"),
                     {"MIMALLOC_GUARDED_SAMPLE_RATE": "1", "MIMALLOC_GUARDED_PRECISE": "1"}, missing=why_mimalloc))
-    return made + kernel(plain, millis)
+    return made + kernel(bare, millis)

@@ -4,10 +4,11 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use std::alloc::System;
 
-use fencepost_guard::{Content, Door, Family, Freed, Placed, Resize, options};
+use fencepost_guard::{Content, Door, Placed, Resize, options};
 use fencepost_record::AccessType;
 
-use crate::runtime::{GUARD, begin, here};
+use crate::entry;
+use crate::runtime::{GUARD, here};
 
 /// A global allocator that guards every block, over an inner one that serves what is not guarded.
 ///
@@ -50,16 +51,18 @@ impl<A> GuardedAlloc<A> {
 
 impl<A: GlobalAlloc> GuardedAlloc<A> {
     /// What is not allocated at once.
+    ///
+    /// # Safety
+    /// Size and alignment must be those of a layout that is not of size zero.
     #[inline(never)]
-    fn allocate(&self, layout: Layout, zeroed: bool, anchor: usize) -> *mut u8 {
-        if !GUARD.has_begun() {
-            begin(self.options);
-        }
-        match GUARD.allocate_or_not(layout, zeroed, anchor) {
+    unsafe fn allocate(&self, size: usize, align: usize, zeroed: bool, anchor: usize) -> *mut u8 {
+        // SAFETY: passed on to the caller.
+        match unsafe { entry::allocate(size, align, zeroed, anchor, self.options) } {
             Placed::Here(block) => block.as_ptr(),
             Placed::Fail => core::ptr::null_mut(),
             Placed::Inner => {
-                let block = self.allocate_inner(layout, zeroed);
+                // SAFETY: as above.
+                let block = unsafe { self.allocate_inner(size, align, zeroed) };
                 if !block.is_null() {
                     GUARD.inner_block();
                 }
@@ -69,11 +72,16 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
     }
 
     /// A block of the inner allocator's.
+    ///
+    /// # Safety
+    /// As [`GuardedAlloc::allocate`].
     #[inline(always)]
-    fn allocate_inner(&self, layout: Layout, zeroed: bool) -> *mut u8 {
-        // SAFETY: the caller of `GlobalAlloc` promises a layout that is not of size zero, and it is passed on.
-        let allocate =
-            || unsafe { if zeroed { self.inner.alloc_zeroed(layout) } else { self.inner.alloc(layout) } };
+    unsafe fn allocate_inner(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
+        // SAFETY: the caller's promise, which is also the inner allocator's condition.
+        let allocate = || unsafe {
+            let layout = Layout::from_size_align_unchecked(size, align);
+            if zeroed { self.inner.alloc_zeroed(layout) } else { self.inner.alloc(layout) }
+        };
         if GUARD.is_exported() { GUARD.call_inner(allocate) } else { allocate() }
     }
 
@@ -94,15 +102,16 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
 
     #[inline(always)]
     fn ask(&self, size: usize, align: usize, zeroed: bool, door: Door, anchor: usize) -> *mut u8 {
-        // SAFETY: both are of the layout that the caller of `GlobalAlloc` gave.
-        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-        if let Some(block) = GUARD.allocate_at_once(layout, zeroed, Family::Rust, anchor) {
-            return block.as_ptr();
+        // SAFETY: both are of the layout that the caller of `GlobalAlloc` gave, which is not of size zero.
+        unsafe {
+            if let Some(block) = entry::allocate_at_once(size, align, zeroed, anchor) {
+                return block.as_ptr();
+            }
+            if entry::passes(size, door, anchor) {
+                return self.allocate_inner(size, align, zeroed);
+            }
+            self.allocate(size, align, zeroed, anchor)
         }
-        if GUARD.passes(size, door, || anchor) {
-            return self.allocate_inner(layout, zeroed);
-        }
-        self.allocate(layout, zeroed, anchor)
     }
 
     /// # Safety
@@ -110,14 +119,12 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
     #[inline(never)]
     unsafe fn free_here(block: *mut u8, size: usize, align: usize, this: &Self) {
         let anchor = here();
-        // SAFETY: it is the caller's layout.
-        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-        let Some(present) = NonNull::new(block) else { return };
-        if GUARD.free_at_once(present, &layout.into(), anchor) {
-            return;
+        // SAFETY: both are of the caller's layout, and all is passed on.
+        unsafe {
+            if !entry::free_at_once(block, size, align, anchor) {
+                this.free(block, size, align, AccessType::Free, anchor);
+            }
         }
-        // SAFETY: passed on to the caller.
-        unsafe { this.free(block, layout, AccessType::Free, anchor) };
     }
 
     /// # Safety
@@ -133,7 +140,7 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
         let anchor = here();
         // SAFETY: both are of the layout that the caller of `GlobalAlloc` gave.
         let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-        if GUARD.is_foreign(block.addr()) && GUARD.passes(new_size, Door::Resize, || anchor) {
+        if GUARD.is_foreign(block.addr()) && entry::passes(new_size, Door::Resize, anchor) {
             let grow = || {
                 // SAFETY: the block is the inner allocator's; the rest is the caller's word.
                 unsafe { this.inner.realloc(block, layout, new_size) }
@@ -151,7 +158,7 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
         let (Ok(new), false) = (Layout::from_size_align(new_size, layout.align()), new_size == 0) else {
             return core::ptr::null_mut();
         };
-        let old = match GUARD.check_resize(present, layout, anchor) {
+        let old = match entry::check_resize(present, layout, anchor) {
             Resize::Refuse => return core::ptr::null_mut(),
             // With nothing guarded the inner allocator may grow blocks in place.
             Resize::Inner if GUARD.is_off() => {
@@ -161,10 +168,13 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
             Resize::Inner => layout,
             Resize::Move(old) => old,
         };
-        let at_once = GUARD.allocate_at_once(new, false, Family::Rust, anchor);
-        let moved = at_once.map_or_else(|| self.allocate(new, false, anchor), NonNull::as_ptr);
+        // SAFETY: of a layout, which is not of size zero, as was seen above.
+        let moved = unsafe {
+            entry::allocate_at_once(new.size(), new.align(), false, anchor)
+                .map_or_else(|| self.allocate(new.size(), new.align(), false, anchor), NonNull::as_ptr)
+        };
         let Some(target) = NonNull::new(moved) else { return moved };
-        match GUARD.move_content(present, target, [old.size(), new_size], anchor) {
+        match entry::move_content(present, target, [old.size(), new_size], anchor) {
             Content::Moved => {}
             // SAFETY: both blocks are alive and hold at least as many bytes as are copied; the new one was allocated
             // just now, so they do not overlap.
@@ -173,12 +183,12 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
             },
             Content::Refused => {
                 // SAFETY: the new block was allocated just now with this layout, and nobody has it.
-                unsafe { self.free(moved, new, AccessType::Free, anchor) };
+                unsafe { self.free(moved, new.size(), new.align(), AccessType::Free, anchor) };
                 return core::ptr::null_mut();
             }
         }
         // SAFETY: the old block is alive, and is freed with its true layout.
-        unsafe { self.free(block, old, AccessType::Realloc, anchor) };
+        unsafe { self.free(block, old.size(), old.align(), AccessType::Realloc, anchor) };
         moved
     }
 
@@ -187,11 +197,11 @@ impl<A: GlobalAlloc> GuardedAlloc<A> {
     /// # Safety
     /// As [`GlobalAlloc::dealloc`].
     #[inline(never)]
-    unsafe fn free(&self, block: *mut u8, layout: Layout, how: AccessType, anchor: usize) {
-        let Some(present) = NonNull::new(block) else { return };
-        if GUARD.free_given(present, layout.into(), how, anchor) == Freed::Inner {
+    unsafe fn free(&self, block: *mut u8, size: usize, align: usize, how: AccessType, anchor: usize) {
+        // SAFETY: both are of the layout that the caller gave.
+        if unsafe { entry::free(block, size, align, how, anchor) } {
             // SAFETY: the runtime says that the inner allocator gave this block out; the rest is the caller's word.
-            unsafe { self.inner.dealloc(block, layout) };
+            unsafe { self.inner.dealloc(block, Layout::from_size_align_unchecked(size, align)) };
         }
     }
 }

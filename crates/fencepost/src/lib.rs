@@ -30,6 +30,7 @@ mod c_heap;
 mod capture;
 mod closing;
 mod demangle;
+mod entry;
 mod expected;
 #[cfg(fencepost_libc)]
 #[doc(hidden)]

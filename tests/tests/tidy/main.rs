@@ -143,6 +143,17 @@ fn too_long(path: &str, text: &str) -> Complaints {
     if lines > LINES_MAX { vec![format!("{path}: {lines} lines, at most {LINES_MAX}")] } else { Vec::new() }
 }
 
+/// What the allocator type may ask of the runtime itself: each of them is a few instructions, and inlined in every build. All
+/// else of it would be compiled with the program, whatever the profile says of packages.
+const ASKED_IN_PLACE: &[&str] =
+    &["passes_at_once", "is_foreign", "is_exported", "is_off", "call_inner", "inner_block"];
+
+fn compiled_with_the_program(path: &str, text: &str) -> Complaints {
+    let asked = text.split("GUARD.").skip(1).filter_map(|rest| rest.split('(').next());
+    let wrong = asked.filter(|name| !ASKED_IN_PLACE.contains(name));
+    wrong.map(|name| format!("{path}: asks GUARD.{name}: that belongs in entry.rs")).collect()
+}
+
 /// Names that say nothing about what is inside.
 fn empty_names(path: &str) -> Complaints {
     let empty = ["util", "utils", "common", "helper", "helpers", "manager"];

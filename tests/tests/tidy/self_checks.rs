@@ -54,6 +54,12 @@ fn a_condition_on_the_system_is_seen() {
 }
 
 #[test]
+fn a_call_that_the_program_would_compile_is_seen() {
+    let text = "if GUARD.is_foreign(address) { entry::free() } else { GUARD.free(block, layout) }";
+    assert_eq!(compiled_with_the_program("alloc.rs", text).len(), 1);
+}
+
+#[test]
 fn a_long_file_is_seen() {
     assert!(too_long("a.rs", &"x\n".repeat(LINES_MAX)).is_empty());
     assert_eq!(too_long("a.rs", &"x\n".repeat(LINES_MAX + 1)).len(), 1);

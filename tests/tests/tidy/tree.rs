@@ -52,6 +52,11 @@ fn only_one_crate_knows_the_system() {
 }
 
 #[test]
+fn the_allocator_type_leaves_the_runtime_to_its_own_crate() {
+    over(vec!["crates/fencepost/src/alloc.rs".to_owned()], compiled_with_the_program);
+}
+
+#[test]
 fn files_are_short() {
     over(sources(), too_long);
 }
