@@ -1,10 +1,7 @@
 //! `mode=budget`: which blocks are guarded, so that guarding takes a given share of the program's CPU time and finds most.
 //!
-//! # What it costs
-//! The time of every guarded allocation and free is measured and added up; the program's own time is the process's CPU
-//! time without that, and its share is what may be spent. At first there is an *advance*: [`ADVANCE_NS`] may be spent
-//! before they are earned, and [`FIRST_NS`] for first blocks of contexts. What is decided follows from the *pressure*: how
-//! near to what may be spent by now that is which was spent.
+//! What may be spent and what was is the account's to know (`budget/account.rs`). What is decided follows from the *pressure*:
+//! how near what was spent is to what may be spent by now.
 //!
 //! # What is guarded
 //! - The first block of a new calling context (`contexts.rs`), as long as it can be paid for, and as long as such first
@@ -21,42 +18,34 @@
 //! # Looking costs too
 //! A context is looked up in 12 ns where that is done often, in 60 and more where it is rare and finds the caches cold; a
 //! visit to the table counts as some further looks. A thread that allocates so often that this alone would take more than
-//! a quarter of the share looks at one block in `stride` only; the others pass by its allowance, as under `mode=sample`.
+//! an eighth of the share looks at one block in `stride` only; the others pass by its allowance, as under `mode=sample`.
 //! It looks at [`BURST`] blocks one after the other and then at none for `stride` times as many, on average: the first
 //! look of these warms the caches for the others.
 //!
 //! Everything is Relaxed: the numbers steer, nothing else is reached through them.
 
+mod account;
+
 use fencepost_record::Unguarded;
 use fencepost_sys::Platform;
-use fencepost_sys::atomic::{AtomicU32, AtomicU64, Ordering};
+use fencepost_sys::atomic::{AtomicU64, Ordering};
+
+use account::FULL;
+pub(crate) use account::{Budget, Work};
 
 use crate::contexts::{Context, Door};
 use crate::front::Pass;
 use crate::runtime::{Guard, Setup};
 use crate::threads::ThreadState;
 
-/// What may be spent before it is earned, in nanoseconds: this much a short program may cost.
-const ADVANCE_NS: u64 = 1_000_000;
-/// The same for first blocks of contexts.
-const FIRST_NS: u64 = 2_500_000;
-/// The most that may be earned and not spent: a burst after a quiet time costs no more than this at once.
-const CREDIT_NS: u64 = 8_000_000;
-/// The pressure begins when what is left is less than this, in nanoseconds.
-const WINDOW_NS: u64 = 1_000_000;
-/// The pressure when nothing is left.
-const FULL: u64 = 1024;
 /// Below this every block is guarded.
 const FREE: u64 = 192;
 /// Pressure that doubles the spread.
 const DOUBLING: u64 = 64;
-/// One charge is taken to be at most this, in nanoseconds: what takes longer was mostly another process's time.
-const CHARGE_MAX: u64 = 50_000;
-/// What is charged beyond the time measured, as a part of it: the caches that the program finds cold afterwards.
-const AFTERMATH: u64 = 2;
-/// What looking a context up takes, in nanoseconds, when every block is looked at (see [`look_ns`]), and the part of the share that it may take.
+/// What looking a context up takes, in nanoseconds, when every block is looked at (see [`look_ns`]).
 const LOOK_NS: u64 = 12;
-const LOOK_PART: u64 = 4;
+/// The part of the share that looks may take: one in so many.
+const LOOK_PART: u64 = 8;
 /// Blocks that are looked at one after the other.
 const BURST: u32 = 16;
 /// Looks that one visit to the table takes as long as.
@@ -68,21 +57,6 @@ const STRIDE_MAX: u32 = 64;
 /// The fewest blocks that pass after one that could not be paid for.
 const REFUSED_GAP: u64 = 64;
 
-/// What was earned and spent. In a line of its own: whoever guards a block writes to it.
-#[repr(C, align(128))]
-pub(crate) struct Budget {
-    /// Nanoseconds that guarding took.
-    spent: AtomicU64,
-    /// The part of it that first blocks of contexts took.
-    spent_first: AtomicU64,
-    /// The share of the program's own time.
-    earned: AtomicU64,
-    /// What was earned beyond [`CREDIT_NS`], and is lost.
-    lapsed: AtomicU64,
-    /// When `earned` was worked out last, in milliseconds.
-    looked: AtomicU32,
-}
-
 /// A block that is to be guarded.
 #[derive(Clone, Copy)]
 pub(crate) struct Choice {
@@ -92,84 +66,6 @@ pub(crate) struct Choice {
     gap: u32,
     is_first: bool,
     begun_ns: u64,
-}
-
-impl Budget {
-    pub(crate) const fn new() -> Budget {
-        Budget {
-            spent: AtomicU64::new(0),
-            spent_first: AtomicU64::new(0),
-            earned: AtomicU64::new(0),
-            lapsed: AtomicU64::new(0),
-            looked: AtomicU32::new(0),
-        }
-    }
-
-    /// A forked child's time begins anew.
-    pub(crate) fn begin_anew(&self) {
-        for count in [&self.spent, &self.spent_first, &self.earned, &self.lapsed] {
-            count.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Adds the time of one piece of work.
-    pub(crate) fn charge(&self, nanoseconds: u64, is_first: bool) {
-        let charge = nanoseconds.min(CHARGE_MAX);
-        let charge = charge.saturating_add(charge / AFTERMATH);
-        self.spent.fetch_add(charge, Ordering::Relaxed);
-        if is_first {
-            self.spent_first.fetch_add(charge, Ordering::Relaxed);
-        }
-    }
-
-    /// Microseconds of work, without what was charged beyond them.
-    pub(crate) fn spent_us(&self) -> u64 {
-        let spent = self.spent.load(Ordering::Relaxed);
-        spent.saturating_sub(spent / (AFTERMATH + 1)) / 1000
-    }
-
-    /// Works out what was earned by now: the share of the CPU time that was the program's own.
-    fn earn(&self, cpu_ns: u64, percent: u64) {
-        let spent = self.spent.load(Ordering::Relaxed);
-        let earned = cpu_ns.saturating_sub(spent).saturating_mul(percent) / 100;
-        self.earned.store(earned, Ordering::Relaxed);
-        let lapsed = earned.saturating_sub(spent).saturating_sub(CREDIT_NS);
-        self.lapsed.fetch_max(lapsed, Ordering::Relaxed);
-    }
-
-    /// What may be spent by now, and what was.
-    fn account(&self, advance: u64) -> (u64, u64) {
-        let spent = self.spent.load(Ordering::Relaxed).saturating_add(self.lapsed.load(Ordering::Relaxed));
-        (self.earned.load(Ordering::Relaxed).max(advance), spent)
-    }
-
-    /// How near to what may be spent we are: [`FULL`] when nothing is left.
-    fn pressure(&self) -> u64 {
-        let (may, spent) = self.account(ADVANCE_NS);
-        let left = may.saturating_sub(spent).min(WINDOW_NS);
-        FULL.saturating_sub(left.saturating_mul(FULL) / WINDOW_NS)
-    }
-
-    /// The least distance of a context's guarded blocks. Once the program lives by what it earns, those that happen to be
-    /// due in a quiet moment would take all that was saved: the less the more was.
-    fn least_gap(&self, uses: u64) -> u64 {
-        if self.earned.load(Ordering::Relaxed) <= ADVANCE_NS {
-            return 0;
-        }
-        let (may, spent) = self.account(ADVANCE_NS);
-        match may.saturating_sub(spent) / WINDOW_NS {
-            0 | 1 => uses / 32,
-            2 | 3 => uses / 256,
-            _ => 0,
-        }
-    }
-
-    /// Whether first blocks may still be guarded.
-    fn allows_first(&self) -> bool {
-        let (may, spent) = self.account(FIRST_NS);
-        let share = may.saturating_sub(may / 4);
-        spent < may && self.spent_first.load(Ordering::Relaxed) < share
-    }
 }
 
 /// What one look takes: the rarer the bursts are, the colder are the caches that their first ones find.
@@ -253,7 +149,7 @@ impl<P: Platform> Guard<P> {
             taken if taken / 4 > wanted => (stride / 2).max(1),
             _ => stride,
         };
-        self.budget.spent.fetch_add(looks_ns, Ordering::Relaxed);
+        self.budget.charge(looks_ns, Work::Look);
         state.stride.store(stride, Ordering::Relaxed);
         state.looks.store(LOOKS, Ordering::Relaxed);
     }
@@ -337,15 +233,14 @@ impl<P: Platform> Guard<P> {
         }
         self.let_pass(setup, state, key, index, u64::from(choice.gap));
         let spent = self.platform.now_ns().saturating_sub(choice.begun_ns);
-        self.budget.charge(spent, choice.is_first);
+        let work = if choice.is_first { Work::First } else { Work::Block };
+        self.budget.charge(spent, work);
     }
 
     /// Asks for the process's time when a coarse clock has moved.
     fn look_at_the_time(&self, setup: &Setup) {
         let now = self.now(setup);
-        if self.budget.looked.load(Ordering::Relaxed) != now
-            && self.budget.looked.swap(now, Ordering::Relaxed) != now
-        {
+        if self.budget.is_due(now) {
             self.budget.earn(self.platform.cpu_ns(), u64::from(setup.options.budget));
         }
     }
@@ -359,9 +254,6 @@ pub(crate) fn is_confused(context: &Context) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The most that is charged at once.
-    const MOST: u64 = CHARGE_MAX + CHARGE_MAX / AFTERMATH;
 
     #[test]
     fn distances_grow_with_uses_and_with_pressure() {
@@ -380,39 +272,5 @@ mod tests {
     fn a_rare_look_is_taken_to_cost_more() {
         assert_eq!([1, 2, 16, STRIDE_MAX].map(look_ns), [12, 15, 24, 30]);
         assert_eq!(look_ns(0), LOOK_NS, "a thread that has not been measured");
-    }
-
-    #[test]
-    fn what_is_earned_is_a_share_of_the_programs_own_time() {
-        let budget = Budget::new();
-        budget.charge(9_000, false);
-        assert_eq!(budget.spent.load(Ordering::Relaxed), 13_500, "with what comes after");
-        assert_eq!(budget.spent_us(), 9);
-        budget.earn(10_013_500, 5);
-        assert_eq!(budget.earned.load(Ordering::Relaxed), 500_000);
-        assert!(budget.pressure() < FREE, "the advance is there");
-        budget.charge(u64::MAX, false);
-        assert_eq!(budget.spent.load(Ordering::Relaxed), 13_500 + MOST, "one charge is bounded");
-        for _ in 0..FIRST_NS / MOST {
-            budget.charge(CHARGE_MAX, true);
-        }
-        assert!(budget.pressure() == FULL && !budget.allows_first());
-        budget.earn(1_000_000_000, 5);
-        assert!(budget.pressure() == 0 && budget.allows_first(), "what comes in is spent again");
-    }
-
-    #[test]
-    fn a_long_quiet_time_buys_one_burst_of_a_bounded_cost() {
-        let budget = Budget::new();
-        budget.earn(100_000_000_000, 5);
-        assert_eq!(budget.lapsed.load(Ordering::Relaxed), 5_000_000_000 - CREDIT_NS);
-        for _ in 0..CREDIT_NS / MOST {
-            assert!(budget.pressure() < FULL);
-            budget.charge(CHARGE_MAX, false);
-        }
-        budget.charge(CHARGE_MAX, false);
-        assert_eq!(budget.pressure(), FULL);
-        budget.begin_anew();
-        assert_eq!(budget.pressure(), 0);
     }
 }

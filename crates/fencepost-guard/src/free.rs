@@ -10,6 +10,7 @@ use fencepost_record::{AccessType, Confidence, ErrorKind, Note, Notes, Where};
 use fencepost_sys::{Platform, Range};
 
 use crate::allocate::redzones;
+use crate::budget::Work;
 use crate::diagnose::Beside;
 use crate::family::Given;
 use crate::geometry::{Geometry, align_down};
@@ -93,7 +94,7 @@ impl<P: Platform> Guard<P> {
             } else if setup.options.mode == Mode::Budget {
                 let begun = self.platform.now_ns();
                 self.free_ours(setup, state, nested, address, given, how, anchor);
-                self.budget.charge(self.platform.now_ns().saturating_sub(begun), false);
+                self.budget.charge(self.platform.now_ns().saturating_sub(begun), Work::Free);
             } else {
                 self.free_ours(setup, state, nested, address, given, how, anchor);
             }

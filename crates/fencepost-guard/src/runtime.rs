@@ -13,7 +13,7 @@ use fencepost_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use fencepost_sys::{Platform, Range};
 
 use crate::arena::Arena;
-use crate::budget::Budget;
+use crate::budget::{Budget, Work};
 use crate::contexts::Contexts;
 use crate::defer::Poison;
 use crate::depot::Depot;
@@ -239,7 +239,7 @@ impl<P: Platform> Guard<P> {
         }
         if state == READY {
             self.put_handlers_in_force();
-            self.budget.charge(self.platform.now_ns().saturating_sub(begun), false);
+            self.budget.charge(self.platform.now_ns().saturating_sub(begun), Work::Start);
         } else if self.decided().is_some_and(Setup::is_account_wanted)
             && self.platform.at_exit(self.hooks.at_exit).is_err()
         {

@@ -64,8 +64,8 @@ fn the_share_is_held_and_every_context_is_guarded_early_and_late() {
         let spent = stats.guarded * 4_000;
         let share = spent * 1000 / (taken - spent);
         assert!(share <= percent * 10 + 60, "{share} of 1000 for {percent} percent");
-        // A quarter may go into looks, and a third of the rest is charged for what comes after: half is left for guarding.
-        assert!(share >= percent * 4, "{share} of 1000 for {percent} percent: the rest is not used");
+        // An eighth may go into looks; the rest is left for guarding.
+        assert!(share >= percent * 7, "{share} of 1000 for {percent} percent: the rest is not used");
         assert!(first.iter().all(|guarded| *guarded > 0), "every context near its start: {first:?}");
         let missed = late.iter().filter(|guarded| **guarded == 0).count();
         assert!(missed <= contexts / 20, "{missed} contexts not once in the second half: {late:?}");
@@ -141,7 +141,8 @@ fn a_context_that_is_new_late_is_guarded_at_once() {
     walks_take(2_000);
     for _ in 0..100 {
         world.sim().advance_ms(1);
-        rounds(world, 100, 50, 0, 100_000);
+        // So rarely that every block is looked at.
+        rounds(world, 100, 50, 0, 300_000);
     }
     assert!(matches!(world.place(5000, 1), Placed::Here(_)));
     walks_take(0);
