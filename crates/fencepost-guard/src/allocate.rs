@@ -190,7 +190,7 @@ impl<P: Platform> Guard<P> {
         self.limits.take_mappings(setup.heap.engine_in(home.zone).mappings_per_block());
         self.count_held(state, held, 1);
         let trace = act.trace;
-        slot.birth(block, layout.size(), layout.align(), act);
+        self.heap.birth(slot, block, layout.size(), layout.align(), act);
         let block = NonNull::new(block as *mut u8).ok_or(Unguarded::Disabled)?;
         Ok((block, trace))
     }
@@ -279,7 +279,7 @@ impl<P: Platform> Guard<P> {
         }
         let guarded = state.counters.guarded.load(Ordering::Relaxed);
         if guarded == NAMED_AFTER {
-            self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
+            self.threads.remember(&self.platform, state);
         }
         let gap = u32::try_from(guarded / CHECK_PART).unwrap_or(u32::MAX).min(CHECK_RARELY);
         state.until_check.store(gap, Ordering::Relaxed);

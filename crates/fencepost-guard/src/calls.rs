@@ -52,7 +52,7 @@ impl<P: Platform> Guard<P> {
     /// Notes this thread's name, which has changed.
     pub fn name_thread(&self) {
         if let Some(state) = self.thread_if_known() {
-            self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
+            self.threads.remember(&self.platform, state);
             state.name_check.store(0, Ordering::Relaxed);
         }
     }

@@ -17,7 +17,7 @@ use crate::free::Named;
 use crate::geometry::SLOTS_STRIDE;
 use crate::report::{Case, Frames};
 use crate::runtime::{Guard, Setup};
-use crate::slot::Slot;
+use crate::slot::{Slot, number_of};
 use crate::span::Use;
 use crate::threads::{Counters, ThreadState};
 
@@ -55,8 +55,11 @@ impl<P: Platform> Guard<P> {
         if setup.options.defer == 0 || named.pages == 0 || named.pages > PAGES_MAX {
             return false;
         }
-        let number = named.index.wrapping_mul(SLOTS_STRIDE).wrapping_add(named.number);
-        let Ok(link) = u32::try_from(number.wrapping_add(1)) else { return false };
+        let number = number_of(named.index, named.number);
+        let (Ok(link), Some(linked)) = (u32::try_from(number.wrapping_add(1)), self.heap.linked(number))
+        else {
+            return false;
+        };
         if setup.options.fill {
             let block = Range { start: named.view.pointer, len: named.view.size };
             // SAFETY: the block is being freed: its pages are open, and ours until they are closed.
@@ -67,7 +70,7 @@ impl<P: Platform> Guard<P> {
         self.count_held(state, 0, u64::MAX);
         let mut newest = state.waiting.load(Ordering::Relaxed);
         loop {
-            named.slot.waits_before.store(newest, Ordering::Relaxed);
+            linked.next.store(newest, Ordering::Relaxed);
             // Release: whoever takes the list sees the poison and the links.
             match state.waiting.compare_exchange(newest, link, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => break,
@@ -101,10 +104,10 @@ impl<P: Platform> Guard<P> {
             let mut count = 0usize;
             for place in &mut batch {
                 let Some(number) = (next as usize).checked_sub(1) else { break };
-                let Some(slot) = self.heap.slot(number / SLOTS_STRIDE, number % SLOTS_STRIDE) else { break };
+                let Some(linked) = self.heap.linked(number) else { break };
                 *place = number;
                 count = count.wrapping_add(1);
-                next = slot.waits_before.swap(0, Ordering::Relaxed);
+                next = linked.next.swap(0, Ordering::Relaxed);
             }
             let Some(batch) = batch.get_mut(..count).filter(|batch| !batch.is_empty()) else { break };
             batch.sort_unstable();
@@ -140,7 +143,7 @@ impl<P: Platform> Guard<P> {
             let Some(damage) = (unsafe { setup.patterns.find_damage(block.data) }) else { continue };
             damaged = damaged.wrapping_add(1);
             let mut case = Case::of(ErrorKind::WriteAfterFree, AccessType::None, damage.start);
-            case.block = Some(Beside::of(block.slot.view(), damage.start));
+            case.block = Some(Beside::of(self.heap.view(block.slot), damage.start));
             case.damage = Some((damage.start as u64, damage.len as u64));
             case.notes.add(Note::FoundLater);
             self.report(setup, &case, frames);

@@ -90,7 +90,7 @@ impl<P: Platform> Guard<P> {
         let left = state.name_check.load(Ordering::Relaxed);
         if left == 0 {
             let number = state.number.load(Ordering::Relaxed);
-            self.threads.remember(&self.platform, number);
+            self.threads.remember(&self.platform, state);
             let info = self.threads.info(number);
             let name = info.name.as_str().as_bytes();
             let wanted = (options.only_thread.is_empty() || options.only_thread.fits(name))

@@ -164,7 +164,7 @@ impl<P: Platform> Guard<P> {
         };
         self.compare_layout(setup, &named, given, how, &frames);
         if named.slot.seals.load(Ordering::Acquire) != 0 {
-            if let Some(seal) = self.seals.of_block(named.slot) {
+            if let Some(seal) = self.seals.of_block(named.slot, named.view.range()) {
                 let mut case = Case::of(ErrorKind::SealViolation, how, address);
                 case.block = Some(Beside::of(named.view, address));
                 case.seal = Some(seal);
@@ -176,7 +176,7 @@ impl<P: Platform> Guard<P> {
         if !named.slot.begin_free() {
             // Somebody else freed it between our look at it and now.
             let mut case = Case::of(ErrorKind::DoubleFree, how, address);
-            case.block = Some(Beside::of(named.slot.view(), address));
+            case.block = Some(Beside::of(self.heap.view(named.slot), address));
             case.notes.add(Note::FreeRace);
             return self.report(setup, &case, &frames);
         }
@@ -205,7 +205,7 @@ impl<P: Platform> Guard<P> {
         let Some(slot) = self.heap.slot(index, number) else {
             return Err(self.never_allocated(setup, address));
         };
-        let view = slot.view();
+        let view = self.heap.view(slot);
         let kind = match view.state {
             SlotState::Empty => return Err(self.never_allocated(setup, address)),
             _ if view.pointer != address => ErrorKind::InvalidFree,

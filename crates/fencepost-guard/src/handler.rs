@@ -218,7 +218,7 @@ impl<P: Platform> Guard<P> {
             Found::Small { index, pages, place } => {
                 let slots = setup.geometry().slots_per_span(pages);
                 let view = |slot: usize| {
-                    self.heap.slot(index, slot).filter(|_| slot < slots).map(|slot| slot.view())
+                    self.heap.slot(index, slot).filter(|_| slot < slots).map(|slot| self.heap.view(slot))
                 };
                 let (here, below, above) = match place {
                     Place::Data(slot) => (view(slot), slot.checked_sub(1), slot.wrapping_add(1)),
@@ -238,7 +238,7 @@ impl<P: Platform> Guard<P> {
     }
 
     fn around_large(&self, setup: &Setup, index: usize, address: usize, around: &mut Surroundings) {
-        let Some(mut view) = self.heap.slot(index, 0).map(|slot| slot.view()) else { return };
+        let Some(mut view) = self.heap.slot(index, 0).map(|slot| self.heap.view(slot)) else { return };
         if view.state == SlotState::Live && self.was_moved(index) {
             // Its pages are in another block already, and its free comes next.
             view.state = SlotState::Freeing;
@@ -284,7 +284,7 @@ impl<P: Platform> Guard<P> {
             Use::Large => 0,
             Use::Small(pages) => setup.geometry().slots_per_span(pages).checked_sub(1)?,
         };
-        self.heap.slot(head, number).map(|slot| slot.view())
+        self.heap.slot(head, number).map(|slot| self.heap.view(slot))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::engine::{Closed, Engine};
 use crate::geometry::{Geometry, Place, SLOTS_STRIDE, SMALL_PAGES, SPAN_BYTES};
 use crate::lock::{Held, Lock};
 use crate::region::Region;
-use crate::slot::Slot;
+use crate::slot::{LargeSlot, Linked, Slot};
 use crate::span::{Life, Span, Use, Zone};
 use chunks::Chunks;
 
@@ -36,7 +36,9 @@ const REUSE_LOOKS: usize = 64;
 /// And those of other kinds that are passed over meanwhile.
 const REUSE_STEPS: usize = 4096;
 /// Bytes of the tables and of page table that a span costs while it is known.
-pub(crate) const SPAN_OVERHEAD: u64 = (SLOTS_STRIDE * size_of::<Slot>() + 4096) as u64;
+pub(crate) const SPAN_OVERHEAD: u64 = (RECORDS_BYTES + 4096) as u64;
+/// Bytes of a span's records.
+const RECORDS_BYTES: usize = SLOTS_STRIDE * size_of::<Slot>();
 
 /// What does not change after the start.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +76,8 @@ pub(crate) struct Heap {
     slots: Region,
     /// The records of large blocks: one a span, so that they lie close together.
     larges: Region,
+    /// What lists and searches keep of each block.
+    linked: Region,
     lock: Lock,
     /// Spans ever handed out; those below it are described in the table.
     frontier: AtomicUsize,
@@ -125,6 +129,7 @@ impl Heap {
             spans: Region::new(),
             slots: Region::new(),
             larges: Region::new(),
+            linked: Region::new(),
             lock: Lock::new(),
             frontier: AtomicUsize::new(0),
             chunks: Chunks::new(),
@@ -151,7 +156,9 @@ impl Heap {
         self.range.reserve(memory, spans.saturating_mul(SPAN_BYTES))?;
         self.spans.reserve(memory, spans.saturating_mul(size_of::<Span>()))?;
         self.slots.reserve(memory, spans.saturating_mul(SLOTS_STRIDE).saturating_mul(size_of::<Slot>()))?;
-        self.larges.reserve(memory, spans.saturating_mul(size_of::<Slot>()))?;
+        self.larges.reserve(memory, spans.saturating_mul(size_of::<LargeSlot>()))?;
+        self.linked
+            .reserve(memory, spans.saturating_mul(SLOTS_STRIDE).saturating_mul(size_of::<Linked>()))?;
         self.measure();
         // SAFETY: the range was reserved just now and nobody else knows it.
         unsafe { engine.adopt(memory, self.range.range()) };
@@ -165,6 +172,7 @@ impl Heap {
         self.spans.release(memory);
         self.slots.release(memory);
         self.larges.release(memory);
+        self.linked.release(memory);
     }
 
     /// Spans ever handed out.
@@ -182,29 +190,6 @@ impl Heap {
     pub(crate) fn span(&self, index: usize) -> Option<&'static Span> {
         // SAFETY: the region holds a table of `Span` only, which is made of atomics and valid when zeroed.
         unsafe { self.spans.get::<Span>(index) }
-    }
-
-    /// The record of a slot; for the head of a large block's run and slot 0, that block's.
-    #[inline]
-    pub(crate) fn slot(&self, span: usize, slot: usize) -> Option<&'static Slot> {
-        if slot >= SLOTS_STRIDE {
-            return None;
-        }
-        if slot == 0 && self.span(span)?.usage() == Use::Large {
-            // SAFETY: as below.
-            return unsafe { self.larges.get::<Slot>(span) };
-        }
-        self.small_slot(span, slot)
-    }
-
-    /// The record of a slot of a span of small ones; `slot` is less than [`SLOTS_STRIDE`].
-    #[inline(always)]
-    pub(crate) fn small_slot(&self, span: usize, slot: usize) -> Option<&'static Slot> {
-        if span >= usize::MAX / SLOTS_STRIDE {
-            return None;
-        }
-        // SAFETY: the region holds a table of `Slot` only, which is made of atomics and valid when zeroed.
-        unsafe { self.slots.get::<Slot>(span.wrapping_mul(SLOTS_STRIDE).wrapping_add(slot)) }
     }
 
     /// Notes that somebody else has taken addresses of a run: nothing of it is touched again.

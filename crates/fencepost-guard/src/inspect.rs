@@ -75,7 +75,7 @@ impl<P: Platform> Guard<P> {
             return;
         }
         self.heap.each_record(|slot, _, index, _| {
-            let view = slot.view();
+            let view = self.heap.view(slot);
             if view.state == SlotState::Live && !self.was_moved(index) {
                 each(view.size, view.allocated.trace);
             }
@@ -120,7 +120,7 @@ impl<P: Platform> Guard<P> {
             slot.end_check();
             return false;
         }
-        let view = slot.view();
+        let view = self.heap.view(slot);
         let data: Range = match usage {
             Use::Small(pages) => self.data_of_small(setup, index, pages, number),
             _ => setup.geometry().pages_of(view.pointer, view.size),

@@ -6,8 +6,8 @@
 //! pointer counts as one: a leak may be missed, and a block that something reaches is not reported.
 //!
 //! Other threads may go on meanwhile. So only blocks that were alive at the start are looked at, twice, and one has to
-//! be found unreached both times. The marks are kept in the blocks' records, and so is the list of those whose content
-//! is still to be looked through. Nothing is allocated but the room for what is read.
+//! be found unreached both times. The marks are kept beside the blocks' records, and so is the list of those whose
+//! content is still to be looked through. Nothing is allocated but the room for what is read.
 
 use core::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use crate::heap::Found;
 use crate::options::OnError;
 use crate::report::{Case, Frames};
 use crate::runtime::{Guard, Setup};
-use crate::slot::{Slot, SlotState};
+use crate::slot::{Linked, Slot, SlotState, number_of};
 
 /// Alive when the search began, and not reached yet.
 const UNREACHED: u32 = 1;
@@ -82,17 +82,17 @@ impl<P: Platform> Guard<P> {
 
     /// Marks what nothing reaches; false when not all memory could be looked through.
     fn find_lost(&self, setup: &Setup, search: &mut Search, anchor: usize) -> bool {
-        self.each_alive(|slot, _| slot.reached.store(UNREACHED, Ordering::Relaxed));
+        self.each_alive(|_, linked, _| linked.reached.store(UNREACHED, Ordering::Relaxed));
         if !self.look_everywhere(setup, search, anchor) {
             return false;
         }
         let mut suspects = false;
-        self.each_alive(|slot, _| {
-            let reached = slot.reached.load(Ordering::Relaxed);
+        self.each_alive(|_, linked, _| {
+            let reached = linked.reached.load(Ordering::Relaxed);
             suspects |= reached == UNREACHED;
             // What was reached hands on what it reaches a second time, in the second round.
             let next = if reached == UNREACHED { SUSPECT } else { UNREACHED };
-            slot.reached.store(next, Ordering::Relaxed);
+            linked.reached.store(next, Ordering::Relaxed);
         });
         if !suspects {
             return true;
@@ -102,11 +102,11 @@ impl<P: Platform> Guard<P> {
             return false;
         }
         // Those that another lost block reaches are told with that one, whichever comes first: of a ring, one is told.
-        self.each_alive(|slot, number| {
-            if slot.reached.load(Ordering::Relaxed) == SUSPECT {
-                slot.reached.store(LOST, Ordering::Relaxed);
+        self.each_alive(|slot, linked, number| {
+            if linked.reached.load(Ordering::Relaxed) == SUSPECT {
+                linked.reached.store(LOST, Ordering::Relaxed);
                 (search.from, search.to) = (SUSPECT, THROUGH);
-                self.push(search, slot, number);
+                push(search, linked, number);
                 self.look_through_list(setup, search, Some(slot));
             }
         });
@@ -127,9 +127,9 @@ impl<P: Platform> Guard<P> {
     fn look_through_list(&self, setup: &Setup, search: &mut Search, root: Option<&Slot>) {
         while let Some(number) = (search.list as usize).checked_sub(1) {
             let slot = self.heap.slot(number / SLOTS_STRIDE, number % SLOTS_STRIDE);
-            let Some(slot) = slot else { return };
-            search.list = slot.waits_before.swap(0, Ordering::Relaxed);
-            let view = slot.view();
+            let (Some(slot), Some(linked)) = (slot, self.heap.linked(number)) else { return };
+            search.list = linked.next.swap(0, Ordering::Relaxed);
+            let view = self.heap.view(slot);
             if view.state == SlotState::Live {
                 self.look_through(setup, search, Range { start: view.pointer, len: view.size }, root);
             }
@@ -196,8 +196,11 @@ impl<P: Platform> Guard<P> {
             Found::Large { index } => (index, 0),
             _ => return,
         };
-        let Some(slot) = self.heap.slot(index, within) else { return };
-        let reached = slot.reached.load(Ordering::Relaxed);
+        let number = number_of(index, within);
+        let (Some(slot), Some(linked)) = (self.heap.slot(index, within), self.heap.linked(number)) else {
+            return;
+        };
+        let reached = linked.reached.load(Ordering::Relaxed);
         let same = root.is_some_and(|root| core::ptr::eq(root, slot));
         // A block that was told for itself is reached from another lost one after all.
         let demoted = search.to == THROUGH && reached == LOST && !same;
@@ -205,22 +208,16 @@ impl<P: Platform> Guard<P> {
         if same || !(first || demoted) {
             return;
         }
-        let view = slot.view();
+        let view = self.heap.view(slot);
         if view.state != SlotState::Live || address < view.pointer || address > view.end() {
             return;
         }
-        slot.reached.store(search.to, Ordering::Relaxed);
+        linked.reached.store(search.to, Ordering::Relaxed);
         search.blocks = search.blocks.wrapping_add(1);
         search.bytes = search.bytes.wrapping_add(view.size as u64);
         if first {
-            self.push(search, slot, index.wrapping_mul(SLOTS_STRIDE).wrapping_add(within));
+            push(search, linked, number);
         }
-    }
-
-    fn push(&self, search: &mut Search, slot: &Slot, number: usize) {
-        let Ok(link) = u32::try_from(number.wrapping_add(1)) else { return };
-        slot.waits_before.store(search.list, Ordering::Relaxed);
-        search.list = link;
     }
 
     /// Reports what is lost, one report for each place that allocated some.
@@ -264,17 +261,17 @@ impl<P: Platform> Guard<P> {
         let mut leak = LeakInfo::default();
         (search.from, search.to) = (THROUGH, COUNTED);
         (search.blocks, search.bytes) = (0, 0);
-        self.each_alive(|slot, number| {
-            let view = slot.view();
+        self.each_alive(|slot, linked, number| {
+            let view = self.heap.view(slot);
             // Blocks whose stack is not known are told one by one.
             let like = case.is_none() || (trace != 0 && view.allocated.trace == trace);
-            if slot.reached.load(Ordering::Relaxed) != LOST || !like {
+            if linked.reached.load(Ordering::Relaxed) != LOST || !like {
                 return;
             }
-            slot.reached.store(COUNTED, Ordering::Relaxed);
+            linked.reached.store(COUNTED, Ordering::Relaxed);
             leak.blocks = leak.blocks.wrapping_add(1);
             leak.bytes = leak.bytes.wrapping_add(view.size as u64);
-            self.push(search, slot, number);
+            push(search, linked, number);
             search.left = LOOK_MAX;
             self.look_through_list(setup, search, Some(slot));
             if case.is_none() {
@@ -290,23 +287,27 @@ impl<P: Platform> Guard<P> {
         case.map(|case| Case { leak: Some(leak), ..case })
     }
 
-    /// Calls `each` with every block that is alive, and its number.
-    fn each_alive(&self, mut each: impl FnMut(&'static Slot, usize)) {
-        self.heap.each_record(|slot, _, index, number| {
-            if slot.state() == SlotState::Live {
-                each(slot, index.wrapping_mul(SLOTS_STRIDE).wrapping_add(number));
+    /// Calls `each` with every block that is alive, what is kept of it beside its record, and its number.
+    fn each_alive(&self, mut each: impl FnMut(&'static Slot, &'static Linked, usize)) {
+        self.heap.each_record(|slot, _, index, within| {
+            let number = number_of(index, within);
+            if slot.state() == SlotState::Live
+                && let Some(linked) = self.heap.linked(number)
+            {
+                each(slot, linked, number);
             }
         });
     }
 
     /// Our own memory that holds addresses of blocks, or is large and holds none.
-    fn own_tables(&self) -> [Range; 10] {
+    fn own_tables(&self) -> [Range; 11] {
         let this = Range { start: core::ptr::from_ref(self) as usize, len: size_of::<Self>() };
-        let [slots, larges] = self.heap.record_tables();
+        let [slots, larges, linked] = self.heap.record_tables();
         [
             this,
             slots,
             larges,
+            linked,
             self.heap.addresses(),
             self.reporter.records(),
             self.arena.addresses(),
@@ -316,4 +317,11 @@ impl<P: Platform> Guard<P> {
             self.threads.trace_memories.range(),
         ]
     }
+}
+
+/// Puts a block on the list of those whose content is still to be looked through.
+fn push(search: &mut Search, linked: &Linked, number: usize) {
+    let Ok(link) = u32::try_from(number.wrapping_add(1)) else { return };
+    linked.next.store(search.list, Ordering::Relaxed);
+    search.list = link;
 }

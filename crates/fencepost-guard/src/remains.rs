@@ -160,7 +160,7 @@ impl<P: Platform> Guard<P> {
 
     /// The freed block that a page belonged to.
     fn freed_at(&self, setup: &Setup, page: Range) -> Option<SlotView> {
-        let view = self.slot_of(setup, page.start)?.view();
+        let view = self.heap.view(self.slot_of(setup, page.start)?);
         let is_freed = matches!(view.state, SlotState::Freed | SlotState::Freeing);
         (is_freed && view.pointer < page.end() && view.end() > page.start).then_some(view)
     }

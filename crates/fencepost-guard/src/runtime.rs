@@ -287,7 +287,7 @@ impl<P: Platform> Guard<P> {
     #[cold]
     fn enter_thread(&self, setup: &Setup) -> Option<&'static ThreadState> {
         self.platform.set_thread_word(BUSY);
-        let Some(state) = self.threads.take(&self.platform, setup.seed) else {
+        let Some(state) = self.threads.take(&self.platform, setup.seed, self.now(setup)) else {
             // Too many threads at once, or no memory for one more: this one asks again with its next allocation.
             self.platform.set_thread_word(0);
             return None;

@@ -104,7 +104,7 @@ impl<P: Platform> Guard<P> {
     /// The record of the live block that a range lies in.
     fn live_slot(&self, setup: &Setup, start: usize, len: usize) -> Result<&'static Slot, SealFailure> {
         let slot = self.slot_of(setup, start).ok_or(SealFailure::NotOneBlock)?;
-        let view = slot.view();
+        let view = self.heap.view(slot);
         let end = start.checked_add(len).ok_or(SealFailure::NotOneBlock)?;
         if view.state != SlotState::Live || start < view.pointer || end > view.end() {
             return Err(SealFailure::NotOneBlock);
@@ -283,7 +283,7 @@ impl<P: Platform> Guard<P> {
         let held = self.seals.lock.hold(&self.platform);
         let address = core::ptr::from_ref(slot) as usize;
         let held_by = |entry: &(usize, &Seal)| entry.1.slot.load(Ordering::Relaxed) == address;
-        for (index, seal) in self.seals.near(slot.view().range()).filter(held_by) {
+        for (index, seal) in self.seals.near(self.heap.view(slot).range()).filter(held_by) {
             self.end_seal(index, seal);
         }
         drop(held);

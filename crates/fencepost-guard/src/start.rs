@@ -25,8 +25,8 @@ const HEAP_MAX: u64 = 16 << 40;
 const HOLES_MAX: usize = 48;
 /// The share of the memory limit that records of freed blocks may take.
 const RECORDS_SHARE: u64 = 16;
-/// The most that records of freed blocks may take, in bytes: those of a million one-page blocks.
-const RECORDS_MAX: u64 = 80 << 20;
+/// The most that records of freed blocks may take with the page tables of their spans, in bytes: a million one-page blocks.
+const RECORDS_MAX: u64 = 48 << 20;
 /// The part of what the process may still use that guarding may take: three quarters.
 pub(crate) const AVAILABLE_SHARE: u64 = 4;
 /// Address space that is reckoned with where the system does not tell.

@@ -23,7 +23,7 @@ use fencepost_sys::{Platform, Range, prefetch};
 use crate::allocate::redzones;
 use crate::engine::Engine;
 use crate::family::{Family, Given};
-use crate::geometry::{Geometry, House, Place, SPAN_BYTES, Side};
+use crate::geometry::{Geometry, House, Place, SPAN_BYTES, Side, align_down};
 use crate::moving::RING_PAGES;
 use crate::options::{self, Mode, OnError, Options};
 use crate::pattern::Patterns;
@@ -182,7 +182,7 @@ impl<P: Platform> Guard<P> {
         let data = self.data_in(geometry, index, pages, used as usize);
         let block = geometry.place(data, size, align, lane.side);
         if lane.fill {
-            let stale = slot.stale();
+            let stale = slot.stale(align_down(data.start, SPAN_BYTES));
             let [before, after] = redzones(block, size, data);
             // SAFETY: slot `used` of this thread's own span is ready and nobody's: its pages are open, and the block and
             // its redzones lie within them.

@@ -6,8 +6,8 @@
 //! outlive their threads in a ring of their own, for the reports.
 
 mod counters;
+mod names;
 
-use fencepost_record::{Text, ThreadInfo};
 use fencepost_sys::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use fencepost_sys::{Memory, Range, Threads, VmResult};
 
@@ -19,6 +19,7 @@ use crate::seal::Opened;
 use crate::stock::Stock;
 
 pub(crate) use counters::Counters;
+use names::NAMES_BYTES;
 
 /// The thread word of a thread whose state is being made or given back. What the C library allocates meanwhile, to answer
 /// the runtime, is not the program's and is not counted.
@@ -29,10 +30,6 @@ pub(crate) const GONE: usize = 2;
 const STATES_MAX: usize = 1 << 16;
 /// Threads that have a front; what further ones allocate under `mode=budget` is looked at each time.
 const FRONTS_MAX: usize = 1 << 12;
-/// Threads whose names are remembered; a power of two.
-const NAMES: usize = 1 << 14;
-/// Bytes of a name as the operating system keeps it.
-const NAME_WORDS: usize = 2;
 
 /// What a thread keeps for itself. All fields are atomic because others read them in reports and after a fork.
 #[repr(C, align(128))]
@@ -41,6 +38,8 @@ pub(crate) struct ThreadState {
     pub(crate) owned: AtomicU32,
     /// The thread's number in reports, from 1.
     pub(crate) number: AtomicU32,
+    /// When it began, in milliseconds since the runtime started.
+    began_ms: AtomicU32,
     /// Not 0 while the runtime works on this thread: what it allocates itself is not guarded.
     pub(crate) depth: AtomicU32,
     /// How many allocations may pass to the inner allocator without a question (`quick.rs`).
@@ -148,14 +147,6 @@ impl ThreadState {
 /// [`ThreadState::trace_memory`] of a thread that has not asked for any.
 const UNASKED: usize = 1;
 
-/// The name of one thread, kept after its end.
-#[repr(C)]
-struct Name {
-    number: AtomicU32,
-    id: AtomicU32,
-    words: [AtomicU64; NAME_WORDS],
-}
-
 /// All threads.
 pub(crate) struct ThreadTable {
     pub(crate) states: Region,
@@ -166,7 +157,7 @@ pub(crate) struct ThreadTable {
     lock: Lock,
     used: AtomicUsize,
     free: AtomicU32,
-    numbers: AtomicU32,
+    numbers: AtomicU64,
     /// Counts of threads that have no state, and of those that have ended.
     pub(crate) shared: Counters,
     /// What had been counted before the fork that this process came from.
@@ -183,7 +174,7 @@ impl ThreadTable {
             lock: Lock::new(),
             used: AtomicUsize::new(0),
             free: AtomicU32::new(0),
-            numbers: AtomicU32::new(0),
+            numbers: AtomicU64::new(0),
             shared: Counters::new(),
             inherited: Counters::new(),
         }
@@ -195,8 +186,8 @@ impl ThreadTable {
             self.fronts.reserve(memory, FRONTS_MAX.wrapping_mul(FRONT_BYTES))?;
         }
         self.states.reserve(memory, STATES_MAX.wrapping_mul(size_of::<ThreadState>()))?;
-        self.names.reserve(memory, NAMES.wrapping_mul(size_of::<Name>()))?;
-        self.names.ensure(memory, NAMES.wrapping_mul(size_of::<Name>()))?;
+        self.names.reserve(memory, NAMES_BYTES)?;
+        self.names.ensure(memory, NAMES_BYTES)?;
         if trace_room == 0 { Ok(()) } else { self.trace_memories.reserve(memory, trace_room) }
     }
 
@@ -207,8 +198,13 @@ impl ThreadTable {
         self.trace_memories.release(memory);
     }
 
-    /// A state for this thread; `None` when there are too many.
-    pub(crate) fn take<P: Memory + Threads>(&self, platform: &P, seed: u64) -> Option<&'static ThreadState> {
+    /// A state for this thread, which begins now; `None` when there are too many.
+    pub(crate) fn take<P: Memory + Threads>(
+        &self,
+        platform: &P,
+        seed: u64,
+        now_ms: u32,
+    ) -> Option<&'static ThreadState> {
         let held = self.lock.hold(platform);
         let state = match (self.free.load(Ordering::Relaxed) as usize).checked_sub(1) {
             Some(index) => {
@@ -232,8 +228,9 @@ impl ThreadTable {
             }
         };
         drop(held);
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let number = self.next_number();
         state.number.store(number, Ordering::Relaxed);
+        state.began_ms.store(now_ms, Ordering::Relaxed);
         state.random.store(crate::pattern::mix(seed ^ u64::from(number)), Ordering::Relaxed);
         for batch in &state.batches {
             batch.store(0, Ordering::Relaxed);
@@ -254,13 +251,13 @@ impl ThreadTable {
         }
         state.opened.clear();
         state.owned.store(1, Ordering::Release);
-        self.remember(platform, number);
+        self.remember(platform, state);
         Some(state)
     }
 
     /// Takes a state back from a thread that ends. Its spans must have been handed over before.
     pub(crate) fn give_back<P: Threads>(&self, platform: &P, state: &ThreadState) {
-        self.remember(platform, state.number.load(Ordering::Relaxed));
+        self.remember(platform, state);
         let _held = self.lock.hold(platform);
         self.give_back_locked(state);
     }
@@ -297,46 +294,6 @@ impl ThreadTable {
     /// The sum of one counter over all threads, past and present.
     pub(crate) fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
         self.owned().fold(count(&self.shared), |sum, state| sum.wrapping_add(count(&state.counters)))
-    }
-
-    /// Writes down this thread's id and present name under its number.
-    pub(crate) fn remember<P: Threads>(&self, platform: &P, number: u32) {
-        let Some(entry) = self.name_entry(number) else { return };
-        let mut bytes = [0u8; NAME_WORDS * 8];
-        let len = if platform.thread_id() == platform.process_id() {
-            // The system calls a process's first thread by the name of the program.
-            let main = b"main";
-            bytes.iter_mut().zip(main).for_each(|(to, from)| *to = *from);
-            main.len()
-        } else {
-            platform.thread_name(&mut bytes).min(bytes.len())
-        };
-        if let Some(rest) = bytes.get_mut(len..) {
-            rest.fill(0);
-        }
-        entry.number.store(number, Ordering::Relaxed);
-        entry.id.store(platform.thread_id(), Ordering::Relaxed);
-        for (word, chunk) in entry.words.iter().zip(bytes.as_chunks::<8>().0) {
-            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
-        }
-    }
-
-    /// Id and name of a thread by its number, if they are still known.
-    pub(crate) fn info(&self, number: u32) -> ThreadInfo {
-        let known = self.name_entry(number).filter(|entry| entry.number.load(Ordering::Relaxed) == number);
-        let (Some(entry), true) = (known, number != 0) else { return ThreadInfo::default() };
-        let mut bytes = [0u8; NAME_WORDS * 8];
-        for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&entry.words) {
-            *chunk = word.load(Ordering::Relaxed).to_le_bytes();
-        }
-        let len = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-        let name = Text::new(bytes.get(..len).unwrap_or(&[]));
-        ThreadInfo { id: entry.id.load(Ordering::Relaxed), name }
-    }
-
-    fn name_entry(&self, number: u32) -> Option<&'static Name> {
-        // SAFETY: the region holds a table of `Name` only, made of atomics and valid when zeroed.
-        unsafe { self.names.get::<Name>(number as usize & NAMES.wrapping_sub(1)) }
     }
 
     /// The table's lock, for both sides of a fork.

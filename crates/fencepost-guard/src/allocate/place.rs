@@ -7,7 +7,7 @@ use fencepost_record::Unguarded;
 use fencepost_sys::{Platform, Range};
 
 use crate::engine::{Engine, open_by_commit};
-use crate::geometry::{SMALL_PAGES, Side};
+use crate::geometry::{SMALL_PAGES, SPAN_BYTES, Side, align_down};
 use crate::limits::{MAPPINGS_BY_PROTECTION, MAPPINGS_BY_RUN};
 use crate::runtime::{Guard, Setup};
 use crate::slot::Slot;
@@ -70,7 +70,7 @@ impl<P: Platform> Guard<P> {
         let (index, number, zone) = self.take_slot(setup, state, pages)?;
         let data = self.data_of_small(setup, index, pages, number);
         let slot = self.heap.slot(index, number).ok_or(Unguarded::Disabled)?;
-        let stale = if zone == Zone::Missing { slot.stale() } else { data };
+        let stale = if zone == Zone::Missing { slot.stale(align_down(data.start, SPAN_BYTES)) } else { data };
         let block = setup.geometry().place(data, layout.size(), layout.align(), side);
         Ok((block, slot, Home { data, stale, zone }))
     }

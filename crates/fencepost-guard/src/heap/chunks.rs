@@ -13,7 +13,7 @@ use fencepost_sys::{Memory, Range};
 
 use super::{EXTEND_SPANS, Heap, HeapSetup};
 use crate::geometry::{SLOTS_STRIDE, SPAN_BYTES};
-use crate::slot::Slot;
+use crate::slot::{LargeSlot, Linked, Slot};
 use crate::span::{Span, Zone};
 
 /// Arenas for small slots, and one more for lazy memory.
@@ -177,7 +177,8 @@ impl Heap {
         };
         let end = index.wrapping_add(spans);
         let tables = self.spans.ensure(memory, end.wrapping_mul(size_of::<Span>())).and_then(|()| {
-            self.larges.ensure(memory, end.wrapping_mul(size_of::<Slot>()))?;
+            self.larges.ensure(memory, end.wrapping_mul(size_of::<LargeSlot>()))?;
+            self.linked.ensure(memory, end.wrapping_mul(SLOTS_STRIDE).wrapping_mul(size_of::<Linked>()))?;
             self.slots.ensure(memory, end.wrapping_mul(SLOTS_STRIDE).wrapping_mul(size_of::<Slot>()))
         });
         tables.map_err(|_| Unguarded::Kernel)?;

@@ -12,8 +12,8 @@ use crate::span::{Life, Span};
 
 impl Heap {
     /// The memory that it keeps: blocks', and the tables about them.
-    pub(crate) fn regions(&self) -> [&Region; 4] {
-        [&self.range, &self.spans, &self.slots, &self.larges]
+    pub(crate) fn regions(&self) -> [&Region; 5] {
+        [&self.range, &self.spans, &self.slots, &self.larges, &self.linked]
     }
 
     /// Bytes of the heap that were opened, for blocks that have been or will be.

@@ -60,7 +60,7 @@ impl<P: Platform> Guard<P> {
         }
         let mut info = self.thread_if_known().map_or_else(Default::default, |state| {
             let number = state.number.load(Ordering::Relaxed);
-            self.threads.remember(&self.platform, number);
+            self.threads.remember(&self.platform, state);
             self.threads.info(number)
         });
         info.id = self.platform.thread_id();
@@ -126,7 +126,7 @@ impl<P: Platform> Guard<P> {
 
     pub(crate) fn stack_of(&self, act: &Act, now: u32) -> Stack {
         let mut stack = Stack {
-            thread: self.threads.info(act.thread),
+            thread: self.threads.info_of(act),
             trace: Trace::EMPTY,
             age_ms: u64::from(now.saturating_sub(act.ms)),
         };

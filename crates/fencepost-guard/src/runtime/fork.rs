@@ -76,7 +76,7 @@ impl<P: Platform> Guard<P> {
             self.hand_over(setup, state);
         });
         if let Some(state) = ThreadState::of_word(own) {
-            self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
+            self.threads.remember(&self.platform, state);
         }
         self.watch_again(setup);
         others

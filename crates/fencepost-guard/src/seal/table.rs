@@ -179,10 +179,10 @@ impl Seals {
             .filter(|(_, seal)| seal.serial.load(Ordering::Acquire) != 0)
     }
 
-    /// The seal that holds some of the block of a record. Takes no lock.
-    pub(crate) fn of_block(&self, slot: &Slot) -> Option<SealView> {
+    /// The seal that holds some of a block. Takes no lock.
+    pub(crate) fn of_block(&self, slot: &Slot, block: Range) -> Option<SealView> {
         let address = core::ptr::from_ref(slot) as usize;
-        let near = self.near(slot.view().range());
+        let near = self.near(block);
         let held = near.filter(|(_, seal)| seal.slot.load(Ordering::Relaxed) == address);
         held.map(|(number, seal)| seal.view(number)).find(|view| view.purpose == Purpose::Seal)
     }

@@ -238,7 +238,7 @@ impl<P: Platform> Guard<P> {
     pub(super) fn act_of_walk(&self, setup: &Setup, walk: &Walk, pc: usize) -> Act {
         let Some(state) = self.thread_if_known() else { return self.act_without_stack(setup) };
         let nested = state.depth.load(Ordering::Relaxed) != 0;
-        self.threads.remember(&self.platform, state.number.load(Ordering::Relaxed));
+        self.threads.remember(&self.platform, state);
         let frames = walk.from(pc);
         let trace = if nested { 0 } else { self.depot.keep(&self.platform, frames) };
         Act { trace, thread: state.number.load(Ordering::Relaxed), ms: self.now(setup) }

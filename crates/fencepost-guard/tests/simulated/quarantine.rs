@@ -102,10 +102,10 @@ fn first(stack: &Stack) -> Option<u64> {
     stack.trace.frames().first().copied()
 }
 
-/// 64 MiB of memory allow 4 MiB of records: a little over 200 spans.
+/// 40 MiB of memory allow 2.5 MiB of records: a little over 200 spans.
 #[test]
 fn old_records_are_forgotten_and_never_wrong() {
-    let world = World::new("max_memory=64M,quarantine=1G,on_error=continue");
+    let world = World::new("max_memory=40M,quarantine=1G,on_error=continue");
     let mut dead = Vec::new();
     for number in 0..300u64 {
         for slot in 0..SLOTS as u64 {
@@ -184,8 +184,8 @@ fn a_large_run_is_split_when_small_blocks_need_its_front() {
 /// Runs that were forgotten in part do not cost the records of young blocks.
 #[test]
 fn young_records_outlive_the_splitting_of_large_runs() {
-    // 16 MiB of memory allow the records of 51 spans, and 65 spans stay dead.
-    let world = World::new("max_memory=16M,quarantine=130M");
+    // 10 MiB of memory allow the records of 53 spans, and 65 spans stay dead.
+    let world = World::new("max_memory=10M,quarantine=130M");
     use_up(world, 30);
     for round in 0..6 {
         let large = world.block(60 << 20, 8);
@@ -207,6 +207,6 @@ fn young_records_outlive_the_splitting_of_large_runs() {
     let record = world.record();
     assert_eq!(record.block.map(|block| block.address), Some(young as u64), "{:?}", record.notes);
     let held = world.guard.stats().map_or(0, |stats| stats.held_bytes);
-    assert!(held < 16 << 20, "the account of held memory has not gone below zero: {held}");
+    assert!(held < 10 << 20, "the account of held memory has not gone below zero: {held}");
     world.sim().assert_no_violations();
 }
