@@ -79,8 +79,11 @@ impl Region {
     pub(crate) unsafe fn at<T: Sync>(&self, index: usize) -> &'static T {
         let offset = index.wrapping_mul(size_of::<T>());
         let address = self.start.load(Ordering::Relaxed).wrapping_add(offset);
-        // SAFETY: as below; that the address is committed is the caller's word.
-        unsafe { &*(address as *const T) }
+        // SAFETY: as below; that the address is committed is the caller's word, and then it is not null.
+        unsafe {
+            core::hint::assert_unchecked(address != 0);
+            &*(address as *const T)
+        }
     }
 
     /// The `index`-th `T` of the table, if that part is committed.

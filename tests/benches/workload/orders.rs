@@ -22,21 +22,30 @@ fn layout(size: usize) -> Result<Layout, String> {
 }
 
 fn allocate(layout: Layout) -> Result<*mut u8, String> {
-    // SAFETY: the layout is not of size zero.
-    let block = black_box(unsafe { alloc(layout) });
+    let block = untouched(layout);
     if block.is_null() {
         return Err(format!("no memory for a block of {} bytes", layout.size()));
     }
-    // SAFETY: the block was allocated just now with this layout.
+    touch(block, layout);
+    Ok(block)
+}
+
+fn untouched(layout: Layout) -> *mut u8 {
+    // SAFETY: the layouts here are not of size zero.
+    black_box(unsafe { alloc(layout) })
+}
+
+fn touch(block: *mut u8, layout: Layout) {
+    // SAFETY: the callers have allocated the block with this layout and not freed it.
     unsafe {
         block.write_volatile(1);
         block.add(layout.size() - 1).write_volatile(2);
     }
-    Ok(block)
 }
 
 /// A few blocks allocated and then freed, again and again: nanoseconds of a pair, and of one allocation by itself, the
-/// median of the rounds by the wall clock.
+/// median of the rounds by the wall clock. That is without the touch, which finds another page each time, and without what
+/// the clock takes.
 pub fn births(size: usize, enough: Duration) -> Result<(Spent, f64), String> {
     let layout = layout(size)?;
     let mut blocks = [core::ptr::null_mut::<u8>(); FEW];
@@ -44,21 +53,30 @@ pub fn births(size: usize, enough: Duration) -> Result<(Spent, f64), String> {
     let pair = clock::repeat(enough, FEW as u64, || {
         let start = Instant::now();
         for place in &mut blocks {
-            *place = allocate(layout)?;
+            *place = untouched(layout);
         }
         let spent = start.elapsed();
         if taken.len() < SAMPLES {
             taken.push(spent);
         }
+        if blocks.iter().any(|block| block.is_null()) {
+            return Err(format!("no memory for a block of {size} bytes"));
+        }
+        blocks.iter().for_each(|block| touch(*block, layout));
         for block in blocks.iter().rev() {
             // SAFETY: the block was allocated in this round with this layout, and each is freed once.
             unsafe { dealloc(black_box(*block), layout) };
         }
         Ok(())
     })?;
-    taken.sort_unstable();
-    let middle = taken.get(taken.len() / 2).ok_or("no round was measured")?;
-    Ok((pair, middle.as_nanos() as f64 / FEW as f64))
+    let clock = (0..SAMPLES).map(|_| Instant::now().elapsed()).collect();
+    let spent = median(taken).saturating_sub(median(clock));
+    Ok((pair, spent.as_nanos() as f64 / FEW as f64))
+}
+
+fn median(mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all.get(all.len() / 2).copied().unwrap_or_default()
 }
 
 /// Pairs while `count` other blocks are alive.
