@@ -163,6 +163,9 @@ impl<P: Platform> Guard<P> {
         zeroed: bool,
         anchor: usize,
     ) -> Result<(NonNull<u8>, u32), Unguarded> {
+        if let Some(placed) = self.allocate_if_steady(setup, state, layout, zeroed, anchor) {
+            return Ok(placed);
+        }
         self.look_after_handlers(state);
         let house = setup.geometry().house(layout.size(), layout.align()).ok_or(Unguarded::AddressSpace)?;
         // In a program that limits itself they count: the limit does not know of them.

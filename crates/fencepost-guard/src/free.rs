@@ -88,15 +88,13 @@ impl<P: Platform> Guard<P> {
             compiler_fence(Ordering::SeqCst);
         }
         let freed = if ours {
-            let steady = state.filter(|_| self.is_steady() && !nested);
-            if steady.is_some_and(|state| self.free_to_stock(setup, state, address, &given, anchor)) {
-                // Done.
-            } else if setup.options.mode == Mode::Budget {
-                let begun = self.platform.now_ns();
+            let begun = if setup.options.mode == Mode::Budget { self.platform.now_ns() } else { 0 };
+            let steady = state.filter(|_| self.frees_steadily() && !nested);
+            if !steady.is_some_and(|state| self.free_to_stock(setup, state, address, &given, anchor)) {
                 self.free_ours(setup, state, nested, address, given, how, anchor);
+            }
+            if setup.options.mode == Mode::Budget {
                 self.budget.charge(self.platform.now_ns().saturating_sub(begun), Work::Free);
-            } else {
-                self.free_ours(setup, state, nested, address, given, how, anchor);
             }
             Freed::Here
         } else {

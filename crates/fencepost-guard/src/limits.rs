@@ -208,7 +208,10 @@ mod tests {
         let guarded =
             |limits: &Limits| (0..2560).filter(|n| limits.allow(&bounds, 0, 0, || *n).is_ok()).count();
         assert_eq!(guarded(&limits), 2560);
-        limits.take_mappings(600);
+        assert_eq!(bounds.mappings_roomy(), 600);
+        limits.take_mappings(599);
+        assert_eq!(guarded(&limits), 2560, "with fewer mappings than that every block is guarded");
+        limits.take_mappings(1);
         assert_eq!(guarded(&limits), 160);
         limits.take_mappings(100);
         assert_eq!(guarded(&limits), 10);

@@ -43,7 +43,7 @@ pub(crate) struct Quick {
     idle: AtomicU32,
     /// Not 0 when C's allocation functions are exported over this runtime, so that an inner allocator may come back here.
     exported: AtomicU32,
-    /// Not 0 while most calls can be steady ones (`steady.rs`).
+    /// What can be steady (`steady.rs`).
     pub(crate) steady: AtomicU32,
 }
 

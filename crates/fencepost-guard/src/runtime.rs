@@ -42,8 +42,8 @@ pub(crate) struct Setup {
     pub(crate) options: Options,
     /// Whether a block that is not chosen passes without being looked at.
     pub(crate) lets_pass: bool,
-    /// Whether most calls can be steady ones (`steady.rs`).
-    pub(crate) is_steady: bool,
+    /// What can be steady, and what that asks (`steady.rs`).
+    pub(crate) steady: u32,
     pub(crate) lane: Lane,
     /// Whether filters ask for a thread's name, and for an allocation's stack.
     pub(crate) by_thread: bool,
@@ -231,8 +231,8 @@ impl<P: Platform> Guard<P> {
             self.quick.set_idle();
         }
         self.state.store(state, Ordering::Release);
-        if state == READY && self.moving.moves() && self.decided().is_some_and(|setup| setup.is_steady) {
-            self.begin_steady();
+        if state == READY && self.moving.moves() {
+            self.begin_steady(self.decided().map_or(0, |setup| setup.steady));
         }
         if let Some(setup) = self.decided() {
             self.write_start_line(setup);

@@ -80,7 +80,7 @@ impl<P: Platform> Guard<P> {
         let mut setup = Setup {
             options,
             lets_pass: crate::quick::lets_pass(&options),
-            is_steady: false,
+            steady: 0,
             lane: Lane::NONE,
             by_thread: ask_for_thread(&options),
             by_stack: ask_for_stack(&options),
@@ -103,7 +103,7 @@ impl<P: Platform> Guard<P> {
         if setup.engine() == Engine::Move {
             self.begin_moving(&mut setup);
         }
-        setup.is_steady = crate::steady::is_steady(&options, setup.engine());
+        setup.steady = crate::steady::ways(&options, setup.engine());
         self.set_bounds(&mut setup, &offers);
         let taken = self.take_memory(&mut setup, &Rooms::full(&options)).or_else(|_| {
             self.give_memory_back();

@@ -15,9 +15,9 @@
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use fencepost_sys::atomic::{Ordering, compiler_fence};
 
 use fencepost_record::FRAMES_MAX;
+use fencepost_sys::atomic::{Ordering, compiler_fence};
 use fencepost_sys::{Platform, Range, prefetch};
 
 use crate::allocate::redzones;
@@ -36,8 +36,20 @@ use crate::threads::{Counters, ThreadState};
 const LOOKED_AHEAD: usize = 4;
 const PART: usize = 1024;
 
-/// Whether these options ask nothing about single blocks, so that there is a steady pair.
-pub(crate) fn is_steady(options: &Options, engine: Engine) -> bool {
+/// What can be steady, as bits: a free and an allocation without a word to anybody, and the same once it is decided that the
+/// block is guarded and somebody has looked at the time.
+const FREES_AT_ONCE: u32 = 1;
+const ALLOCATES_AT_ONCE: u32 = 2;
+const FREES: u32 = 4;
+const ALLOCATES: u32 = 8;
+
+/// What can be steady under these options.
+pub(crate) fn ways(options: &Options, engine: Engine) -> u32 {
+    if engine != Engine::Move || options.defer != 0 {
+        return 0;
+    }
+    // There the side is chosen for each block.
+    let allocates = if options.place == options::Place::Alternate { 0 } else { ALLOCATES };
     let unfiltered = options.only_size.is_empty()
         && options.skip_size.is_empty()
         && options.only_align.is_empty()
@@ -45,8 +57,14 @@ pub(crate) fn is_steady(options: &Options, engine: Engine) -> bool {
         && !crate::filter::ask_for_thread(options)
         && !crate::filter::ask_for_stack(options);
     let unfailing = options.fail_at == 0 && options.fail_rate == 0;
-    let undeferred = options.defer == 0 && options.place != options::Place::Alternate;
-    engine == Engine::Move && options.mode == Mode::Strict && unfiltered && unfailing && undeferred
+    match options.mode {
+        Mode::Strict if unfiltered && unfailing && allocates != 0 => {
+            FREES_AT_ONCE | ALLOCATES_AT_ONCE | FREES | ALLOCATES
+        }
+        // A budget is charged for each.
+        Mode::Budget => FREES | allocates,
+        _ => FREES_AT_ONCE | FREES | allocates,
+    }
 }
 
 /// What the steady pair asks of the setup, side by side.
@@ -97,9 +115,9 @@ impl Lane {
 }
 
 impl<P: Platform> Guard<P> {
-    /// From here most calls can be steady ones. The setup is stored.
-    pub(crate) fn begin_steady(&self) {
-        self.quick.steady.store(1, Ordering::Release);
+    /// From here calls can be steady ones. The setup is stored.
+    pub(crate) fn begin_steady(&self, ways: u32) {
+        self.quick.steady.store(ways, Ordering::Release);
     }
 
     /// From here none is.
@@ -107,14 +125,16 @@ impl<P: Platform> Guard<P> {
         self.quick.steady.store(0, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_steady(&self) -> bool {
-        self.quick.steady.load(Ordering::Relaxed) != 0
+    /// Whether frees can be steady, when somebody has looked at the time where that has to be.
+    pub(crate) fn frees_steadily(&self) -> bool {
+        self.quick.steady.load(Ordering::Relaxed) & FREES != 0
     }
 
+    /// The setup, if calls can be steady in a way.
     #[inline(always)]
-    fn steady_setup(&self) -> Option<&Setup> {
+    fn steady_setup(&self, way: u32) -> Option<&Setup> {
         // SAFETY: `begin_steady` comes after the setup was stored.
-        (self.quick.steady.load(Ordering::Acquire) != 0).then(|| unsafe { self.stored_setup() })
+        (self.quick.steady.load(Ordering::Acquire) & way != 0).then(|| unsafe { self.stored_setup() })
     }
 
     /// This thread's state, if the runtime does nothing else on this thread.
@@ -134,7 +154,7 @@ impl<P: Platform> Guard<P> {
         family: Family,
         anchor: usize,
     ) -> Option<NonNull<u8>> {
-        let setup = self.steady_setup()?;
+        let setup = self.steady_setup(ALLOCATES_AT_ONCE)?;
         let state = self.idle_thread()?;
         if state.reporting.load(Ordering::Relaxed) != 0 {
             return None;
@@ -142,10 +162,31 @@ impl<P: Platform> Guard<P> {
         state.depth.store(1, Ordering::Relaxed);
         // A signal handler of the program that interrupts us must see the depth.
         compiler_fence(Ordering::SeqCst);
-        let block = self.allocate_steadily(&setup.lane, state, layout, zeroed, family, anchor);
+        let placed = self.allocate_steadily(&setup.lane, state, layout, zeroed, family, anchor);
+        if placed.is_some() {
+            Counters::bump(&state.counters.guarded, 1);
+        }
         compiler_fence(Ordering::SeqCst);
         state.depth.store(0, Ordering::Relaxed);
-        block
+        placed.map(|(block, _)| block)
+    }
+
+    /// The same for a block that is to be guarded, where that was asked about: with the number of its stack.
+    #[inline(never)]
+    pub(crate) fn allocate_if_steady(
+        &self,
+        setup: &Setup,
+        state: &ThreadState,
+        layout: Layout,
+        zeroed: bool,
+        anchor: usize,
+    ) -> Option<(NonNull<u8>, u32)> {
+        let ways = self.quick.steady.load(Ordering::Relaxed);
+        // What allocates at once has tried already.
+        if ways & ALLOCATES == 0 || ways & ALLOCATES_AT_ONCE != 0 {
+            return None;
+        }
+        self.allocate_steadily(&setup.lane, state, layout, zeroed, Family::Rust, anchor)
     }
 
     /// A block in the next ready slot of this thread; `None` where anything is to be asked, opened or refused.
@@ -158,7 +199,7 @@ impl<P: Platform> Guard<P> {
         zeroed: bool,
         family: Family,
         anchor: usize,
-    ) -> Option<NonNull<u8>> {
+    ) -> Option<(NonNull<u8>, u32)> {
         let geometry = &lane.geometry;
         let (size, align) = (layout.size(), layout.align());
         let Some(House::Small(pages)) = geometry.house(size, align) else { return None };
@@ -200,20 +241,19 @@ impl<P: Platform> Guard<P> {
         }
         state.until_check.store(until_check, Ordering::Relaxed);
         span.used.store(next, Ordering::Relaxed);
-        Counters::bump(&state.counters.guarded, 1);
         self.count_birth(state, held);
         slot.birth(block, size, align, act);
         if family != Family::Rust {
             slot.set_family(family);
         }
-        NonNull::new(block as *mut u8)
+        NonNull::new(block as *mut u8).map(|block| (block, act.trace))
     }
 
     /// Frees a block of this heap if nothing is remarkable about it and the page has a place to go to at hand; false, with
     /// nothing done, where [`Guard::free`] is to be asked.
     #[inline(always)]
     pub fn free_at_once(&self, block: NonNull<u8>, given: &Given, anchor: usize) -> bool {
-        let Some(setup) = self.steady_setup() else { return false };
+        let Some(setup) = self.steady_setup(FREES_AT_ONCE) else { return false };
         let Some(state) = self.idle_thread() else { return false };
         state.depth.store(1, Ordering::Relaxed);
         // As above.
@@ -331,5 +371,27 @@ impl<P: Platform> Guard<P> {
     #[inline(always)]
     pub(crate) fn table_bytes(&self) -> u64 {
         self.heap.overhead.load(Ordering::Relaxed).wrapping_add(self.depot.held_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_asks_about_single_blocks_is_not_done_at_once() {
+        let ways =
+            |text: &str, engine| ways(&options::parse(text.as_bytes(), Options::DEFAULT).options, engine);
+        let (asked, all) = (FREES | ALLOCATES, FREES_AT_ONCE | ALLOCATES_AT_ONCE | FREES | ALLOCATES);
+        assert_eq!(ways("", Engine::Move), all);
+        assert_eq!(ways("", Engine::Marker), 0);
+        assert_eq!(ways("defer=8", Engine::Move), 0);
+        for text in ["skip_size=16", "only_align=64", "only_thread=main", "fail_at=3", "mode=sample"] {
+            assert_eq!(ways(text, Engine::Move), FREES_AT_ONCE | asked, "{text}");
+        }
+        assert_eq!(ways("mode=budget", Engine::Move), asked);
+        assert_eq!(ways("place=alternate", Engine::Move), FREES_AT_ONCE | FREES);
+        assert_eq!(ways("mode=budget,place=alternate", Engine::Move), FREES);
+        assert_eq!(ways("place=left", Engine::Move), all);
     }
 }

@@ -38,6 +38,47 @@ fn a_steady_malloc_makes_no_call_and_a_free_makes_one() {
 }
 
 #[test]
+fn what_is_asked_about_first_is_as_steady_then() {
+    for options in [
+        "engine=move,mode=sample,sample_rate=1",
+        "engine=move,skip_size=9999",
+        "engine=move,place=alternate",
+        "engine=move,mode=budget,budget=100",
+    ] {
+        let world = World::new(options);
+        let pairs: Vec<_> = (0..100).map(|_| calls_of_a_pair(world, SIZE)).collect();
+        let steady = pairs.iter().filter(|pair| **pair == [0, 1]).count();
+        assert!(steady >= 90, "{options}: {pairs:?}");
+        let stats = world.guard.stats().expect("it is on");
+        assert_eq!((stats.guarded, stats.live), (100, 0), "{options}");
+        // And an error there is found as anywhere.
+        let block = world.block(SIZE, 4);
+        poke(block - 20, 0);
+        world.free(block, SIZE, 4);
+        assert_eq!(world.record().kind, ErrorKind::RedzoneCorruption, "{options}");
+        world.sim().assert_no_violations();
+    }
+}
+
+#[test]
+fn where_moving_is_forbidden_later_no_pair_is_steady_any_more_and_all_is_guarded_as_before() {
+    let world = World::new("engine=move");
+    let first = world.block(SIZE, 4);
+    world.sim().refuse_missing(0, MissingError::Denied);
+    world.free(first, SIZE, 4);
+    assert!(world.sim().would_trap(first));
+    for _ in 0..10 {
+        let block = world.block(SIZE, 4);
+        assert!(!world.sim().would_trap(block) && world.sim().would_trap(page_of(block) + PAGE));
+        world.free(block, SIZE, 4);
+        assert!(world.sim().would_trap(block));
+    }
+    let stats = world.guard.stats().expect("it is on");
+    assert_eq!((stats.refused[MissingError::Denied.number()], stats.guarded, stats.live), (1, 11, 0));
+    world.sim().assert_no_violations();
+}
+
+#[test]
 fn a_freed_page_moves_to_the_next_slot_and_is_clean_there() {
     let world = World::new("engine=move");
     let first = world.block(SIZE, 4);
