@@ -180,3 +180,33 @@ fn what_passes_is_counted_exactly_in_threads_that_live_and_that_ended() {
     assert_eq!(world.unguarded(Unguarded::Sample), passed);
     assert_eq!(world.guard.stats().map(|stats| stats.total), Some(10_001 + 7 + 3_456));
 }
+
+/// Every byte of the runtime but for the system beneath: what all threads share that is not a table of a thread's own.
+fn shared(world: World) -> Vec<u8> {
+    let start = std::ptr::from_ref(world.guard).cast::<u8>();
+    let system = std::ptr::from_ref(world.sim()).addr();
+    let system = system..system + size_of_val(world.sim());
+    let place = |offset| start.wrapping_add(offset);
+    let own = |at: &*const u8| !system.contains(&at.addr());
+    // SAFETY: the bytes are of a live value, and no other thread is at work in it.
+    (0..size_of_val(world.guard)).map(place).filter(own).map(|at| unsafe { at.read_volatile() }).collect()
+}
+
+#[test]
+fn a_steady_pair_writes_to_nothing_that_threads_share() {
+    for options in ["engine=move", "engine=move,stack_depth=0,fill=off", "engine=marker", "engine=mprotect"] {
+        // Under `continue` what freed blocks held goes into a ring that threads share.
+        let world = World::new(&format!("on_error=abort,{options}"));
+        let pair = || {
+            let block = world.block(100, 8);
+            world.free(block, 100, 8);
+        };
+        // The stacks are known, and the next span is not needed for a while.
+        (0..40).for_each(|_| pair());
+        let before = shared(world);
+        (0..40).for_each(|_| pair());
+        let after = shared(world);
+        let changed: Vec<usize> = (0..before.len()).filter(|at| before[*at] != after[*at]).collect();
+        assert!(before.len() > 1000 && changed.is_empty(), "{options}: bytes {changed:?}");
+    }
+}
