@@ -215,6 +215,24 @@ fn contexts_are_told_apart_by_return_addresses_once_their_places_are_learned() {
     at(0);
 }
 
+/// Nothing of the thread's stack is known here, so that a call is known by its size alone.
+#[test]
+fn contexts_that_are_taken_for_one_are_counted_as_such() {
+    let world = World::new("mode=budget");
+    let calls = |size: usize, codes: &[u64]| {
+        for code in codes {
+            at(*code);
+            let Placed::Here(block) = world.place(size, 8) else { panic!("{size} from {code:#x} is guarded") };
+            world.free(block.as_ptr().addr(), size, 8);
+        }
+        world.guard.stats().map(|stats| (stats.contexts, stats.contexts_confused))
+    };
+    assert_eq!(calls(24, &[0x5000, 0x5000]), Some((1 + FIRST, 0)));
+    assert_eq!(calls(48, &[0x6000, 0x7000, 0x7000]), Some((2 + FIRST, 1)), "once a context, however often");
+    assert_eq!(calls(24, &[0x5000, 0x8000]), Some((2 + FIRST, 2)));
+    at(0);
+}
+
 #[test]
 fn what_ended_threads_did_not_use_is_not_counted() {
     let world = World::new("mode=budget");
