@@ -153,7 +153,7 @@ impl SlotView {
 impl Slot {
     /// Makes an empty slot hold a block. The caller owns the slot. Of a large block, where it lies is said by
     /// [`LargeSlot::birth`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn birth(&self, pointer: usize, size: usize, align: usize, act: Act) {
         self.place.store(Lies::new(pointer, size, act.thread).0, Ordering::Relaxed);
         self.kind.store(align.trailing_zeros().to_le_bytes()[0] & ALIGN, Ordering::Relaxed);
@@ -166,39 +166,39 @@ impl Slot {
     }
 
     /// Notes which part of a page that is ready for this empty slot does not hold the redzone pattern.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_stale(&self, range: Range) {
         self.place.store(Lies::new(range.start, range.len, 0).0, Ordering::Relaxed);
     }
 
     /// What [`Slot::set_stale`] noted, in the span that starts there; nothing in a slot that was never used. For its owner,
     /// before the slot's birth.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn stale(&self, span_start: usize) -> Range {
         Lies(self.place.load(Ordering::Relaxed)).range(span_start)
     }
 
     /// Notes which functions handed the block out. The caller has not given its address to anyone yet.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_family(&self, family: Family) {
         let align = self.kind.load(Ordering::Relaxed) & ALIGN;
         self.kind.store(align | (family as u8) << ALIGN_BITS, Ordering::Relaxed);
     }
 
     /// Which functions handed the block out.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn family(&self) -> Family {
         Family::of_number(self.kind.load(Ordering::Relaxed) >> ALIGN_BITS)
     }
 
     /// Size and alignment of the small block, if it is alive, begins here and no part of it is sealed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn plain_block(&self, address: usize) -> Option<(usize, usize)> {
         let is_live = self.state.load(Ordering::Acquire) == LIVE;
         let lies = Lies(self.place.load(Ordering::Relaxed));
         let is_plain =
             is_live && (lies.0 ^ address as u64) & WITHIN == 0 && self.seals.load(Ordering::Acquire) == 0;
-        is_plain.then(|| (lies.len(), self.align()))
+        if is_plain { Some((lies.len(), self.align())) } else { None }
     }
 
     #[inline]
@@ -207,7 +207,7 @@ impl Slot {
     }
 
     /// Takes the right to free the block; false when it is not alive (any more). Waits out a check.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin_free(&self) -> bool {
         loop {
             match self.state.compare_exchange(LIVE, FREEING, Ordering::AcqRel, Ordering::Acquire) {
@@ -236,7 +236,7 @@ impl Slot {
     }
 
     /// Notes who frees it, before the memory closes: a fault in between finds the stack.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note_free(&self, act: Act) {
         self.free_trace.store(act.trace, Ordering::Relaxed);
         self.free_thread.store(act.thread, Ordering::Relaxed);
@@ -244,7 +244,7 @@ impl Slot {
     }
 
     /// Ends the free.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end_free(&self) {
         self.state.store(FREED, Ordering::Release);
     }

@@ -32,9 +32,8 @@ use crate::slot::Act;
 use crate::span::{Life, Span, Use, Zone};
 use crate::threads::{Counters, ThreadState};
 
-/// Places of a freed block's pages that are fetched ahead, and how far they lie apart: those in between follow by themselves.
-const LOOKED_AHEAD: usize = 4;
-const PART: usize = 1024;
+/// Places of a freed block's pages that are fetched ahead: those in between follow by themselves.
+const LOOKED_AHEAD: [usize; 4] = [0, 1024, 2048, 3072];
 
 /// What can be steady, as bits: a free and an allocation without a word to anybody, and the same once it is decided that the
 /// block is guarded and somebody has looked at the time.
@@ -311,7 +310,11 @@ impl<P: Platform> Guard<P> {
         if lane.fill {
             // Of a block that was not used for long its record is as far away as its page, which is compared below: the
             // processor fetches both at once.
-            (0..LOOKED_AHEAD).for_each(|part| prefetch(data.start.wrapping_add(part.wrapping_mul(PART))));
+            let [first, second, third, fourth] = LOOKED_AHEAD;
+            prefetch(data.start.wrapping_add(first));
+            prefetch(data.start.wrapping_add(second));
+            prefetch(data.start.wrapping_add(third));
+            prefetch(data.start.wrapping_add(fourth));
         }
         // SAFETY: the span is known, and has more than `number` slots.
         let slot = unsafe { heap.known_slot(index, number) };

@@ -11,11 +11,13 @@ pub struct Range {
 
 impl Range {
     /// One past the last address.
+    #[inline(always)]
     pub const fn end(self) -> usize {
         self.start.wrapping_add(self.len)
     }
 
     /// What two ranges have in common; empty when they do not meet.
+    #[inline(always)]
     pub const fn meet(self, other: Range) -> Range {
         let start = if self.start > other.start { self.start } else { other.start };
         let end = if self.end() < other.end() { self.end() } else { other.end() };
@@ -23,6 +25,7 @@ impl Range {
     }
 
     /// Whether an address lies within.
+    #[inline(always)]
     pub const fn contains(self, address: usize) -> bool {
         address.wrapping_sub(self.start) < self.len
     }

@@ -57,8 +57,11 @@ impl Heap {
     /// A span that was ever handed out, or lies below such a one.
     #[inline(always)]
     pub(crate) fn known_span(&self, index: usize) -> Option<&'static Span> {
+        if index >= self.spans_used() {
+            return None;
+        }
         // SAFETY: as for `span`; the tables were made long enough before the frontier passed the span (`Heap::advance`).
-        (index < self.spans_used()).then(|| unsafe { self.spans.at::<Span>(index) })
+        Some(unsafe { self.spans.at::<Span>(index) })
     }
 
     /// The record of a slot of a span of small ones.

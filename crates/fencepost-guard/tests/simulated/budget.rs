@@ -222,7 +222,9 @@ fn contexts_that_are_taken_for_one_are_counted_as_such() {
     let calls = |size: usize, codes: &[u64]| {
         for code in codes {
             at(*code);
-            let Placed::Here(block) = world.place(size, 8) else { panic!("{size} from {code:#x} is guarded") };
+            let Placed::Here(block) = world.place(size, 8) else {
+                panic!("{size} from {code:#x} is guarded")
+            };
             world.free(block.as_ptr().addr(), size, 8);
         }
         world.guard.stats().map(|stats| (stats.contexts, stats.contexts_confused))
