@@ -92,10 +92,12 @@ impl Region {
     /// The region must hold a table of `T` only, and `T` must be valid when zeroed and shareable between threads.
     #[inline(always)]
     pub(crate) unsafe fn get<T: Sync>(&self, index: usize) -> Option<&'static T> {
-        // No more than a comparison and an addition: several of these are in each call, also without optimisation.
-        match self.committed.load(Ordering::Acquire).checked_div(size_of::<T>()) {
-            Some(count) if index < count => {}
-            _ => return None,
+        const { assert!(size_of::<T>() < 1 << 16, "a number below a count of bytes times this does not wrap") };
+        // No division and no call: several of these are in each block's way, also without optimisation.
+        let committed = self.committed.load(Ordering::Acquire);
+        let end = index.wrapping_add(1).wrapping_mul(size_of::<T>());
+        if index >= committed || end > committed {
+            return None;
         }
         let offset = index.wrapping_mul(size_of::<T>());
         let address = self.start.load(Ordering::Relaxed).wrapping_add(offset);
@@ -103,5 +105,29 @@ impl Region {
         // aligned because the region starts on a page and `T`'s size is a multiple of its alignment; zeroed memory
         // is a valid `T` by the caller's word.
         Some(unsafe { &*(address as *const T) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_committed_is_not_there_whatever_its_number() {
+        let table: [AtomicUsize; 5] = [1, 2, 3, 4, 5].map(AtomicUsize::new);
+        let committed = 3 * size_of::<AtomicUsize>() + 1;
+        let region = Region::new();
+        region.start.store(table.as_ptr().addr(), Ordering::Relaxed);
+        region.committed.store(committed, Ordering::Relaxed);
+        // SAFETY: the region is the table, which outlives what is given here.
+        let found = |index| unsafe { region.get::<AtomicUsize>(index) }.map(|at| at.load(Ordering::Relaxed));
+        assert_eq!([0, 2, 3].map(found), [Some(1), Some(3), None]);
+        for index in
+            [committed - 1, committed, 1 << 61, (1 << 61) - 1, usize::MAX / 8, usize::MAX - 1, usize::MAX]
+        {
+            assert_eq!(found(index), None, "{index:#x}");
+        }
+        region.committed.store(0, Ordering::Relaxed);
+        assert_eq!(found(0), None);
     }
 }
