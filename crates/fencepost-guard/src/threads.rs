@@ -31,19 +31,32 @@ const STATES_MAX: usize = 1 << 16;
 /// Threads that have a front; what further ones allocate under `mode=budget` is looked at each time.
 const FRONTS_MAX: usize = 1 << 12;
 
-/// What a thread keeps for itself. All fields are atomic because others read them in reports and after a fork.
+/// What a thread keeps for itself. All fields are atomic because others read them in reports and after a fork. Those that the
+/// steady pair asks for come first, in two lines of memory.
 #[repr(C, align(128))]
 pub(crate) struct ThreadState {
-    /// Whether a thread owns this state.
-    pub(crate) owned: AtomicU32,
     /// The thread's number in reports, from 1.
     pub(crate) number: AtomicU32,
-    /// When it began, in milliseconds since the runtime started.
-    began_ms: AtomicU32,
     /// Not 0 while the runtime works on this thread: what it allocates itself is not guarded.
     pub(crate) depth: AtomicU32,
     /// How many allocations may pass to the inner allocator without a question (`quick.rs`).
     pub(crate) allowance: AtomicU32,
+    /// Not 0 while this thread resolves names for a report: what it allocates comes from the private arena.
+    pub(crate) reporting: AtomicU32,
+    /// Allocations until the handlers are looked at again.
+    pub(crate) until_check: AtomicU32,
+    /// The span that each kind of small slot is taken from: number plus 1.
+    pub(crate) spans: [AtomicU32; SMALL_PAGES + 1],
+    /// Held bytes not yet added to the common count, wrapping.
+    pub(crate) held_delta: AtomicU64,
+    /// Live blocks not yet added to the common count, wrapping, and the most that they were.
+    pub(crate) live_delta: AtomicU64,
+    pub(crate) live_peak: AtomicU64,
+    pub(crate) counters: Counters,
+    /// Whether a thread owns this state.
+    pub(crate) owned: AtomicU32,
+    /// When it began, in milliseconds since the runtime started.
+    began_ms: AtomicU32,
     /// What `allowance` was before names were resolved on this thread.
     pub(crate) held_allowance: AtomicU32,
     /// Under `mode=budget`, the address of this thread's front (`front.rs`); else 0.
@@ -65,18 +78,12 @@ pub(crate) struct ThreadState {
     pub(crate) name_check: AtomicU32,
     pub(crate) names_asked: AtomicU32,
     pub(crate) is_filtered: AtomicU32,
-    /// Not 0 while this thread resolves names for a report: what it allocates comes from the private arena.
-    pub(crate) reporting: AtomicU32,
-    /// The span that each kind of small slot is taken from: number plus 1.
-    pub(crate) spans: [AtomicU32; SMALL_PAGES + 1],
     /// How many slots the last batch of each kind opened.
     pub(crate) batches: [AtomicU32; SMALL_PAGES + 1],
     /// What it keeps of each kind past its current span.
     pub(crate) stocks: [Stock; SMALL_PAGES + 1],
     /// Under `mode=sample`, allocations until the next one that is guarded, where each has to be looked at.
     pub(crate) countdown: AtomicU32,
-    /// Allocations until the handlers are looked at again.
-    pub(crate) until_check: AtomicU32,
     /// The address of the last fault that another thread may have caused by opening the page just then.
     pub(crate) last_doubt: AtomicUsize,
     /// State of this thread's random choices.
@@ -84,12 +91,6 @@ pub(crate) struct ThreadState {
     /// The freed blocks of this thread that wait to be closed, newest first, and how many there may be.
     pub(crate) waiting: AtomicU32,
     pub(crate) waiting_count: AtomicU32,
-    /// Held bytes not yet added to the common count, wrapping.
-    pub(crate) held_delta: AtomicU64,
-    /// Live blocks not yet added to the common count, wrapping, and the most that they were.
-    pub(crate) live_delta: AtomicU64,
-    pub(crate) live_peak: AtomicU64,
-    pub(crate) counters: Counters,
     stack_start: AtomicUsize,
     stack_len: AtomicUsize,
     alternate_start: AtomicUsize,
@@ -99,6 +100,11 @@ pub(crate) struct ThreadState {
     /// Next free state: number plus 1.
     next: AtomicU32,
 }
+
+const _: () = assert!(
+    core::mem::offset_of!(ThreadState, counters) == 112,
+    "what the steady pair asks for is in two lines"
+);
 
 impl ThreadState {
     /// The state that a thread word names.
