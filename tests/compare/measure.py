@@ -23,10 +23,10 @@ SIGNALS = {-11: "SIGSEGV", -7: "SIGBUS", -4: "SIGILL", -6: "SIGABRT", -9: "kille
 class Outcome:
     """One run of one program."""
 
-    def __init__(self, row, arguments):
+    def __init__(self, row, arguments, program):
         env = {key: value for key, value in os.environ.items()
                if key not in ("LD_PRELOAD", "FENCEPOST_OPTIONS", "FENCEPOST_DENY")}
-        command = [*row.before, row.program]
+        command = [*row.before, program]
         if row.env.get("LD_PRELOAD"):
             # `env` sets the library for the program alone, not for this script's own child before it.
             command = ["/usr/bin/env", "LD_PRELOAD=" + row.env["LD_PRELOAD"], *command]
@@ -77,11 +77,11 @@ def wait(child):
 
 class Work:
     """One table: what is run, how often, what its ratios are of, and what it shows. `names` are rows that stand in this
-    table only; `keep` picks among the others."""
+    table only; `keep` picks among the others. With `is_laid_out` each round has another layout of the programs."""
 
-    def __init__(self, key, title, arguments, rounds, figure, columns, names=(), keep=lambda row: True):
+    def __init__(self, key, title, arguments, rounds, figure, columns, names=(), keep=lambda row: True, is_laid_out=False):
         self.key, self.title, self.arguments, self.rounds = key, title, arguments, rounds
-        self.figure, self.columns, self.names, self.keep = figure, columns, names, keep
+        self.figure, self.columns, self.names, self.keep, self.is_laid_out = figure, columns, names, keep, is_laid_out
 
     def rows(self, made):
         return [row for row in made if row.name in self.names or (row.everywhere and self.keep(row))]
@@ -126,7 +126,7 @@ def measure(results, work, made, deadline):
             if row.name in failed or slow or time.monotonic() > deadline:
                 continue
             say(f"{work.title}, round {turn + 1} of {work.rounds}: {row.name}")
-            outcome = Outcome(row, row.arguments or work.arguments)
+            outcome = Outcome(row, row.arguments or work.arguments, row.program_of(turn) if work.is_laid_out else row.program)
             try:
                 if not outcome.failed:
                     work.figure(outcome)

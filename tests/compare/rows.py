@@ -9,6 +9,8 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
 TRIPLE = "x86_64-unknown-linux-gnu"
+# In how many ways the functions of a program are laid out where that matters.
+LAYOUTS = 11
 # Builds that take longer than this are stopped, in seconds.
 BUILD_MAX = 1800
 
@@ -30,6 +32,11 @@ class Row:
         self.arguments = arguments
         # Whether it is in every table, or only in those that name it.
         self.everywhere = everywhere
+        # The same program with its functions in other places of memory, where there are such.
+        self.layouts = []
+
+    def program_of(self, turn):
+        return self.layouts[turn % len(self.layouts)] if self.layouts else self.program
 
 
 def find(*paths):
@@ -44,11 +51,11 @@ def absent(path, package):
     return None if path else f"not installed (package {package})"
 
 
-def build(arguments, folder, env=None, where=("tests", "compare")):
+def build(arguments, folder, env=None, where=("tests", "compare"), how="build"):
     """Runs cargo; an error text, or None."""
     full = dict(os.environ, CARGO_TARGET_DIR=folder, **(env or {}))
     try:
-        done = subprocess.run(["cargo", "build", "--quiet", *arguments], env=full, text=True, timeout=BUILD_MAX,
+        done = subprocess.run(["cargo", how, "--quiet", *arguments], env=full, text=True, timeout=BUILD_MAX,
                               cwd=os.path.join(ROOT, *where), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     except subprocess.TimeoutExpired:
         return f"its build took more than {BUILD_MAX} s"
@@ -139,3 +146,30 @@ def rows(dev, packages, millis):
     made.append(Row("mimalloc, guarded", os.path.join(guarding, made_in, "with_mimalloc"),
                     {"MIMALLOC_GUARDED_SAMPLE_RATE": "1", "MIMALLOC_GUARDED_PRECISE": "1"}, missing=why_mimalloc))
     return made + kernel(bare, millis)
+
+
+def lay_out(made):
+    """Links the optimised programs anew with their functions in other orders. Where the linker happens to put a program's inner loop
+    makes it several hundredths faster or slower, which is more than what is to be measured of a mode that is left on."""
+    folder = os.path.join(TARGET, "compare-layouts")
+    kinds = [("plain", []), ("guarded", ["--features", "fencepost"])]
+    programs = {kind: os.path.join(TARGET, "release", kind) for kind, _ in kinds}
+    # Made of these programs, and so often.
+    stamp = " ".join([str(LAYOUTS), *(str(os.stat(program).st_mtime_ns) for program in programs.values())])
+    note = os.path.join(folder, "stamp")
+    if not os.path.exists(note) or open(note, encoding="utf-8").read() != stamp:
+        for kind, features in kinds:
+            for number in range(1, LAYOUTS + 1):
+                say(f"building: {kind}, layout {number} of {LAYOUTS}")
+                order = f"-Clink-arg=-Wl,--shuffle-sections=*={number}"
+                why = build(["--release", *features, "--bin", kind, "--", order], folder, how="rustc")
+                if why:
+                    return f"one layout only: {why}; the linker must know --shuffle-sections, as LLVM's does"
+                shutil.copy2(os.path.join(folder, "release", kind), os.path.join(folder, f"{kind}-{number}"))
+        with open(note, "w", encoding="utf-8") as file:
+            file.write(stamp)
+    for row in made:
+        for kind, program in programs.items():
+            if row.program == program:
+                row.layouts = [os.path.join(folder, f"{kind}-{number}") for number in range(1, LAYOUTS + 1)]
+    return None
