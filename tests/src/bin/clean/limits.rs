@@ -54,8 +54,9 @@ pub fn short_threads(threads: usize, records_kib: usize) {
     let growth = after.saturating_sub(before);
     eprintln!("figure: {growth} KiB more, {} bytes a thread", growth * 1024 / (threads - threads / 5));
     assert!(growth < 16 * 1024 + before / 4 + records_kib, "memory grew from {before} to {after} KiB");
+    // Each of 32 arenas may have come to its next chunk or two meanwhile, of two mappings and a gap.
     assert!(
-        late.mappings < early.mappings + 40,
+        late.mappings < early.mappings + 40 + 32 * 2 * 2,
         "mappings grew from {} to {}",
         early.mappings,
         late.mappings
