@@ -142,8 +142,10 @@ fn a_context_that_is_new_late_is_guarded_at_once() {
     for _ in 0..100 {
         world.sim().advance_ms(1);
         // So rarely that every block is looked at.
-        rounds(world, 100, 50, 0, 300_000);
+        rounds(world, 100, 50, 0, 6_000_000);
     }
+    // What was earned is worked out when the coarse clock moves.
+    world.sim().advance_ms(1);
     assert!(matches!(world.place(5000, 1), Placed::Here(_)));
     walks_take(0);
 }
