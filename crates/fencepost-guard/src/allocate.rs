@@ -222,48 +222,30 @@ impl<P: Platform> Guard<P> {
         (self.hooks.trace)(&tracing, &|frames| self.depot.keep(&self.platform, frames))
     }
 
-    /// Adds to what this thread holds, and now and then to what all hold.
-    #[inline(never)]
-    pub(crate) fn count_held(&self, state: &ThreadState, held: u64, blocks: u64) {
-        Counters::bump(&state.held_delta, held);
-        Counters::bump(&state.live_delta, blocks);
-        let delta = state.held_delta.load(Ordering::Relaxed);
-        if delta.cast_signed().unsigned_abs() >= HELD_STEP {
-            self.limits.add_held(state.held_delta.swap(0, Ordering::Relaxed));
-        }
-        let delta = state.live_delta.load(Ordering::Relaxed).cast_signed();
-        if delta > state.live_peak.load(Ordering::Relaxed).cast_signed() {
-            state.live_peak.store(delta.cast_unsigned(), Ordering::Relaxed);
-        }
-        if delta.unsigned_abs() >= LIVE_STEP {
-            self.add_live(state);
-        }
-    }
-
-    /// [`Guard::count_held`] for a block that is allocated.
+    /// Adds to what this thread holds, and now and then to what all hold. Both may be negative, as wrapping numbers.
     #[inline(always)]
-    pub(crate) fn count_birth(&self, state: &ThreadState, held: u64) {
+    pub(crate) fn count_held(&self, state: &ThreadState, held: u64, blocks: u64) {
         let held = state.held_delta.load(Ordering::Relaxed).wrapping_add(held);
-        let live = state.live_delta.load(Ordering::Relaxed).wrapping_add(1);
+        let live = state.live_delta.load(Ordering::Relaxed).wrapping_add(blocks);
         state.held_delta.store(held, Ordering::Relaxed);
         state.live_delta.store(live, Ordering::Relaxed);
-        if live.cast_signed() > state.live_peak.load(Ordering::Relaxed).cast_signed() {
+        // A block that goes never makes the most that there were.
+        let grows = blocks.cast_signed() > 0;
+        if grows && live.cast_signed() > state.live_peak.load(Ordering::Relaxed).cast_signed() {
             state.live_peak.store(live, Ordering::Relaxed);
         }
-        if is_much(held, live) {
-            self.count_held(state, 0, 0);
+        if is_as_far_as(held, HELD_STEP) || is_as_far_as(live, LIVE_STEP) {
+            self.share_counts(state);
         }
     }
 
-    /// The same for a block that is freed.
-    #[inline(always)]
-    pub(crate) fn count_death(&self, state: &ThreadState, held: u64) {
-        let held = state.held_delta.load(Ordering::Relaxed).wrapping_sub(held);
-        let live = state.live_delta.load(Ordering::Relaxed).wrapping_sub(1);
-        state.held_delta.store(held, Ordering::Relaxed);
-        state.live_delta.store(live, Ordering::Relaxed);
-        if is_much(held, live) {
-            self.count_held(state, 0, 0);
+    #[inline(never)]
+    fn share_counts(&self, state: &ThreadState) {
+        if is_as_far_as(state.held_delta.load(Ordering::Relaxed), HELD_STEP) {
+            self.limits.add_held(state.held_delta.swap(0, Ordering::Relaxed));
+        }
+        if is_as_far_as(state.live_delta.load(Ordering::Relaxed), LIVE_STEP) {
+            self.add_live(state);
         }
     }
 
@@ -296,10 +278,11 @@ impl<P: Platform> Guard<P> {
     }
 }
 
-/// Whether a thread's own differences are to be added to the common counts: as far from zero as the steps, or nearly.
+/// Whether a wrapping difference is at least this far from zero.
 #[inline(always)]
-const fn is_much(held: u64, live: u64) -> bool {
-    held.wrapping_add(HELD_STEP) >= 2 * HELD_STEP || live.wrapping_add(LIVE_STEP) >= 2 * LIVE_STEP
+const fn is_as_far_as(delta: u64, step: u64) -> bool {
+    let within = step.wrapping_sub(1);
+    delta.wrapping_add(within) > within.wrapping_mul(2)
 }
 
 /// Which end of a block sits on the guard page.

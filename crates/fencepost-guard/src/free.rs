@@ -88,12 +88,12 @@ impl<P: Platform> Guard<P> {
             compiler_fence(Ordering::SeqCst);
         }
         let freed = if ours {
-            let begun = if setup.options.mode == Mode::Budget { self.platform.now_ns() } else { 0 };
+            let begun = (setup.options.mode == Mode::Budget).then(|| self.platform.now_ns());
             let steady = state.filter(|_| self.frees_steadily() && !nested);
             if !steady.is_some_and(|state| self.free_to_stock(setup, state, address, &given, anchor)) {
                 self.free_ours(setup, state, nested, address, given, how, anchor);
             }
-            if setup.options.mode == Mode::Budget {
+            if let Some(begun) = begun {
                 self.budget.charge(self.platform.now_ns().saturating_sub(begun), Work::Free);
             }
             Freed::Here
@@ -276,7 +276,7 @@ impl<P: Platform> Guard<P> {
         self.data_in(setup.geometry(), index, pages, number)
     }
 
-    /// The same.
+    /// The same, for those who have the geometry.
     #[inline(always)]
     pub(crate) fn data_in(&self, geometry: &Geometry, index: usize, pages: usize, number: usize) -> Range {
         let within = geometry.slot_data(pages, number);

@@ -240,7 +240,7 @@ impl<P: Platform> Guard<P> {
         }
         state.until_check.store(until_check, Ordering::Relaxed);
         span.used.store(next, Ordering::Relaxed);
-        self.count_birth(state, held);
+        self.count_held(state, held, 1);
         slot.birth(block, size, align, act);
         if family != Family::Rust {
             slot.set_family(family);
@@ -352,7 +352,7 @@ impl<P: Platform> Guard<P> {
         }
         slot.note_free(act);
         Counters::bump(&state.counters.freed, 1);
-        self.count_death(state, data.len as u64);
+        self.count_held(state, 0u64.wrapping_sub(data.len as u64), u64::MAX);
         let stale = if lane.fill { own } else { data };
         self.move_to(data, stale, self.data_in(geometry, target, pages, ready as usize), into, next);
         slot.end_free();
